@@ -1,0 +1,252 @@
+"""Reading datasets in the BOP scene-wise layout.
+
+Lengths are millimetres; `cam_K` and `cam_R_m2c` are row-major; a pose maps object to camera, x_cam = R X + t, in
+OpenCV axes; an integer pixel coordinate is a pixel centre; a box is (x, y, w, h) with w = x_max - x_min between the
+outermost pixel centres. Format: https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DatasetError, DatasetFileError
+from .mesh import Mesh, load_mesh, mesh_diameter
+
+MODEL_FOLDERS = ("models_eval", "models", "models_color")
+IMAGE_FOLDERS = ("rgb", "gray")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object in one picture.
+
+    Args:
+        scene_id, image_id, object_id: the ids of the BOP annotation.
+        image_path: the picture.
+        K: (3, 3) float64 intrinsics, pixels.
+        R, t: (3, 3) and (3,) float64, x_cam = R X + t, t in millimetres.
+        bbox: (4,) float64, (x, y, w, h) of the visible part, pixels.
+        visibility: visible share of the silhouette, in [0, 1].
+    """
+
+    scene_id: int
+    image_id: int
+    object_id: int
+    image_path: Path
+    K: np.ndarray
+    R: np.ndarray
+    t: np.ndarray
+    bbox: np.ndarray
+    visibility: float
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; a missing or truncated one is one sentence with its name and the fix."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DatasetFileError(f"No file {path}: check the dataset path and the split folder.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} is truncated or not JSON ({error}): copy or download it again.") from error
+
+
+def read_split(path: str | Path) -> dict[str, list[int]]:
+    """Reads a split file: a JSON object whose lists of integers are image ids, such as {"train": [..], "test": [..]}.
+
+    Other entries (a scene id, a note) are ignored.
+    """
+    content = read_json(Path(path))
+    if not isinstance(content, dict):
+        raise DatasetError(f'{path}: expected a JSON object like {{"train": [3, 8], "test": [17]}}.')
+    lists = {key: value for key, value in content.items() if isinstance(value, list)}
+    if not lists or not all(isinstance(i, int) for value in lists.values() for i in value):
+        raise DatasetError(f'{path}: expected lists of integer image ids, like {{"train": [3, 8], "test": [17]}}.')
+    return lists
+
+
+class BopDataset:
+    """A dataset folder in BOP layout: `root/models*/` and `root/<split_folder>/<scene>/{rgb,scene_gt.json,...}`.
+
+    Args:
+        root: the dataset folder.
+        split_folder: the folder of scenes below it, such as "train", "test" or "train_pbr".
+
+    Raises:
+        DatasetFileError: no such folder, or no scene in it.
+    """
+
+    def __init__(self, root: str | Path, split_folder: str = "test") -> None:
+        self.root, self.split_folder = Path(root), split_folder
+        if not self.root.is_dir():
+            raise DatasetFileError(f"No dataset folder {self.root}: check the path.")
+        folder = self.root / split_folder
+        present = sorted(p.name for p in self.root.iterdir() if p.is_dir() and _scenes(p))
+        if not folder.is_dir():
+            raise DatasetFileError(f"No folder {split_folder!r} in {self.root}: with scenes are {present or 'none'}.")
+        self._scenes = _scenes(folder)
+        if not self._scenes:
+            raise DatasetFileError(f"No scene folder (such as 000001) in {folder}: with scenes are {present or 'none'}.")
+
+    @cached_property
+    def _annotations(self) -> list[tuple[int, Path, dict, dict, dict | None]]:
+        """Per scene: id, folder, scene_gt, scene_camera, scene_gt_info (None where that file is absent)."""
+        found = []
+        for scene in self._scenes:
+            info = scene / "scene_gt_info.json"
+            found.append(
+                (
+                    int(scene.name),
+                    scene,
+                    read_json(scene / "scene_gt.json"),
+                    read_json(scene / "scene_camera.json"),
+                    read_json(info) if info.is_file() else None,
+                )
+            )
+        return found
+
+    @cached_property
+    def object_ids(self) -> list[int]:
+        """The ids of the annotated objects, ascending."""
+        return sorted(
+            {item["obj_id"] for _, _, frames, _, _ in self._annotations for frame in frames.values() for item in frame}
+        )
+
+    @cached_property
+    def models_info(self) -> dict[int, dict]:
+        """`models_info.json` by object id (diameter, size, symmetries), {} where the dataset has none."""
+        for folder in MODEL_FOLDERS:
+            path = self.root / folder / "models_info.json"
+            if path.is_file():
+                return {int(key): value for key, value in read_json(path).items()}
+        return {}
+
+    def model_path(self, object_id: int, folder: str | None = None) -> Path:
+        """The mesh file of an object: the first found in models_eval, models, models_color, or in `folder`."""
+        folders = MODEL_FOLDERS if folder is None else (folder,)
+        for name in folders:
+            for suffix in (".ply", ".ply.gz"):
+                path = self.root / name / f"obj_{object_id:06d}{suffix}"
+                if path.is_file():
+                    return path
+        raise DatasetFileError(
+            f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {self.root}: download the dataset's models."
+        )
+
+    def load_mesh(self, object_id: int, folder: str | None = None) -> Mesh:
+        """The mesh of an object, millimetres (`model_path` says which file)."""
+        return load_mesh(self.model_path(object_id, folder))
+
+    def diameter(self, object_id: int) -> float:
+        """The object's diameter in millimetres: from models_info.json, else computed from the mesh."""
+        info = self.models_info.get(object_id, {})
+        if "diameter" in info:
+            return float(info["diameter"])
+        return mesh_diameter(self.load_mesh(object_id).vertices)
+
+    def is_symmetric(self, object_id: int) -> bool:
+        """Whether models_info.json lists discrete or continuous symmetries for the object."""
+        info = self.models_info.get(object_id, {})
+        return bool(info.get("symmetries_discrete") or info.get("symmetries_continuous"))
+
+    def instances(
+        self, object_id: int, *, image_ids: Iterable[int] | None = None, min_visibility: float = 0.1
+    ) -> list[Instance]:
+        """All annotations of an object, ordered by scene and image.
+
+        Args:
+            object_id: one of `object_ids`.
+            image_ids: only these frames (of every scene); the others may lack their picture.
+            min_visibility: smallest visible share of the silhouette, in [0, 1].
+
+        Raises:
+            DatasetError: absent object, frames without annotation, or nothing left after the filters.
+            DatasetFileError: a picture is missing.
+        """
+        if object_id not in self.object_ids:
+            raise DatasetError(f"No object {object_id} in {self.root / self.split_folder}: present are {self.object_ids}.")
+        wanted = None if image_ids is None else {int(i) for i in image_ids}
+        if wanted is not None:
+            annotated = {int(key) for _, _, frames, _, _ in self._annotations for key in frames}
+            if unknown := sorted(wanted - annotated):
+                raise DatasetError(
+                    f"{len(unknown)} of the requested frames have no annotation in {self.root / self.split_folder}"
+                    f"/*/scene_gt.json (first: {unknown[:5]}): correct the split."
+                )
+        found: list[Instance] = []
+        for scene_id, folder, frames, cameras, info in self._annotations:
+            for key in sorted(frames, key=int):
+                if wanted is None or int(key) in wanted:
+                    found += self._frame_instances(scene_id, folder, key, frames, cameras, info, object_id)
+        kept = [item for item in found if item.visibility >= min_visibility and min(item.bbox[2:]) > 0]
+        if not kept:
+            raise DatasetError(
+                f"Object {object_id} has no instance with visibility >= {min_visibility} in the requested frames of "
+                f"{self.root / self.split_folder}: lower min_visibility or widen the split."
+            )
+        missing = [item.image_path for item in kept if not item.image_path.is_file()]
+        if missing:
+            raise DatasetFileError(
+                f"{len(missing)} annotated images are missing (first: {missing[0]}): restore them, or give a split "
+                f"that lists only existing frames."
+            )
+        return kept
+
+    def _frame_instances(
+        self, scene_id: int, folder: Path, key: str, frames: dict, cameras: dict, info: dict | None, object_id: int
+    ) -> list[Instance]:
+        found = []
+        for number, item in enumerate(frames[key]):
+            if item["obj_id"] != object_id:
+                continue
+            try:
+                K = np.array(cameras[key]["cam_K"], dtype=np.float64).reshape(3, 3)
+                R = np.array(item["cam_R_m2c"], dtype=np.float64).reshape(3, 3)
+                t = np.array(item["cam_t_m2c"], dtype=np.float64).reshape(3)
+                if info is None:  # the box of the projected mesh, taken as fully visible
+                    bbox, visibility = self._projected_box(object_id, K, R, t), 1.0
+                else:
+                    bbox = np.array(info[key][number]["bbox_visib"], dtype=np.float64).reshape(4)
+                    visibility = float(info[key][number]["visib_fract"])
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise DatasetError(
+                    f"Frame {key} of {folder} has no valid entry for object {object_id} in scene_gt.json, "
+                    f"scene_camera.json or scene_gt_info.json ({type(error).__name__}: {error}): restore these files."
+                ) from error
+            path = _image_path(folder, int(key))
+            found.append(Instance(scene_id, int(key), object_id, path, K, R, t, bbox, visibility))
+        return found
+
+    def _projected_box(self, object_id: int, K: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
+        if object_id not in self._vertices:
+            self._vertices[object_id] = self.load_mesh(object_id).vertices
+        camera = self._vertices[object_id] @ R.T + t
+        pixels = (camera @ K.T)[:, :2] / camera[:, 2:]
+        return np.concatenate([pixels.min(0), np.ptp(pixels, axis=0)])
+
+    @cached_property
+    def _vertices(self) -> dict[int, np.ndarray]:
+        return {}
+
+
+def _scenes(folder: Path) -> list[Path]:
+    return sorted(
+        (p for p in folder.iterdir() if p.name.isdigit() and (p / "scene_gt.json").exists()), key=lambda p: int(p.name)
+    )
+
+
+def _image_path(folder: Path, image_id: int) -> Path:
+    """The picture of a frame; where none exists, the path under which it was expected."""
+    for name in IMAGE_FOLDERS:
+        for suffix in IMAGE_SUFFIXES:
+            path = folder / name / f"{image_id:06d}{suffix}"
+            if path.is_file():
+                return path
+    return folder / IMAGE_FOLDERS[0] / f"{image_id:06d}{IMAGE_SUFFIXES[0]}"

@@ -1,0 +1,138 @@
+"""Square crops of instances as a torch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .augment import Augmentation, change_pixels, jitter_box
+from .bop import Instance
+from .image import load_image
+
+BORDER_GREY = 127
+
+
+def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
+    """The (2, 3) map from crop pixels to full-image pixels: p_full = A (p_crop, 1), integers are pixel centres.
+
+    Args:
+        center: (2,) full-image pixel under the crop's centre ((size - 1) / 2, (size - 1) / 2).
+        side: extent of the crop in full-image pixels (size crop pixels long).
+        size: pixels per side of the crop.
+        angle: rotation of the crop's axes in the full image, radians, from x towards y.
+    """
+    cosine, sine = np.cos(angle), np.sin(angle)
+    linear = side / size * np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([linear, np.asarray(center, dtype=np.float64) - linear.sum(1) * (size - 1) / 2])
+
+
+def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np.ndarray:
+    """The (size, size, C) crop of an image under `crop_affine`'s map; bilinear, area-averaged where it shrinks.
+
+    Outside of the image the crop is mid grey.
+    """
+    shrink = float(np.sqrt(abs(np.linalg.det(full_from_crop[:, :2]))))
+    factor = int(np.ceil(shrink)) if shrink > 1.3 else 1
+    # sample `factor` times finer, then average blocks: sample j lies at crop pixel (j + 0.5) / factor - 0.5
+    fine = full_from_crop.copy()
+    fine[:, 2] += full_from_crop[:, :2].sum(1) * (0.5 / factor - 0.5)
+    fine[:, :2] /= factor
+    crop = cv2.warpAffine(
+        image,
+        fine,
+        (size * factor, size * factor),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(BORDER_GREY,) * 3,
+    )
+    return crop if factor == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+
+
+class CropDataset(Dataset):
+    """Crops around the visible box of each instance; items are dicts of tensors.
+
+    An item has `image (3, S, S) uint8 RGB`, `full_from_crop (2, 3) float64` (crop pixel to full-image pixel, integer =
+    pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64 and `index`. The pose is that of the full image,
+    whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. Each item depends on
+    (seed, epoch, index) only, in any order and in any worker process.
+
+    Args:
+        instances: what to crop (`BopDataset.instances`).
+        size: pixels per side of the crop, >= 8.
+        padding: side of the crop over the longer side of the box, >= 1 unless the box is to be cut.
+        augmentation: random changes, or None for plain crops.
+        seed: of the random changes.
+        cache_bytes: decoded pictures are kept while they fit into this much memory (per process).
+    """
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        *,
+        size: int = 128,
+        padding: float = 1.4,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        if not len(instances):
+            raise ValueError("instances: expected at least one, got none.")
+        if size < 8 or padding <= 0:
+            raise ValueError(f"size, padding: expected size >= 8 and padding > 0, got {size} and {padding}.")
+        self.instances, self.size, self.padding = list(instances), size, padding
+        self.augmentation, self.seed, self.cache_bytes = augmentation, seed, cache_bytes
+        # shared memory, so that set_epoch also reaches the persistent workers of a DataLoader
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._cache: dict[str, np.ndarray] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random changes of this epoch."""
+        self._epoch.fill_(epoch)
+
+    def preload(self) -> CropDataset:
+        """Decodes all pictures that fit into the cache now, so that forked workers share them; returns itself."""
+        for path in dict.fromkeys(str(item.image_path) for item in self.instances):
+            if self._cached_bytes >= self.cache_bytes:
+                break
+            self._image(path)
+        return self
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} crops.")
+        index = index % len(self)
+        item = self.instances[index]
+        image = self._image(str(item.image_path))
+        center, side, angle = item.bbox[:2] + item.bbox[2:] / 2, self.padding * float(item.bbox[2:].max()), 0.0
+        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        if self.augmentation is not None:
+            center, side, angle = jitter_box(center, side, self.augmentation, rng)
+        full_from_crop = crop_affine(center, side, self.size, angle)
+        crop = extract_crop(image, full_from_crop, self.size)
+        if self.augmentation is not None:
+            crop = change_pixels(crop, self.augmentation, rng)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))),
+            "full_from_crop": torch.from_numpy(full_from_crop),
+            "K": torch.from_numpy(item.K),
+            "R": torch.from_numpy(item.R),
+            "t": torch.from_numpy(item.t),
+            "index": torch.tensor(index),
+        }
+
+    def _image(self, path: str) -> np.ndarray:
+        image = self._cache.get(path)
+        if image is None:
+            image = load_image(path)
+            if self._cached_bytes + image.nbytes <= self.cache_bytes:
+                self._cache[path] = image
+                self._cached_bytes += image.nbytes
+        return image

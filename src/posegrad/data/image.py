@@ -1,0 +1,49 @@
+"""Reading and encoding pictures; a truncated file is an error, never a half grey picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .errors import DatasetError, DatasetFileError
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """Reads a picture as (H, W, 3) uint8 RGB.
+
+    Raises:
+        DatasetError: truncated or not a picture; DatasetFileError (also a FileNotFoundError): no such file.
+    """
+    try:
+        # Pillow rather than OpenCV: OpenCV fills the missing part of a truncated JPEG with grey and says nothing.
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise DatasetFileError(
+            f"No image {path}: restore it, or list only existing frames in the split."
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(
+            f"{path} is truncated or not an image ({error}): copy it again or leave the frame out of the split."
+        ) from error
+
+
+def encode_image(image: np.ndarray, suffix: str, *, jpeg_quality: int = 95) -> bytes:
+    """Encodes (H, W, 3) RGB or (H, W) grey uint8 as `png` (exact) or `jpg` (4:4:4, `jpeg_quality` in 1..100)."""
+    if image.dtype != np.uint8 or image.shape[2:] not in ((3,), ()) or image.ndim < 2:
+        raise ValueError(f"image: expected (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}.")
+    if suffix == "png":
+        options = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+    elif suffix == "jpg":
+        sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality, *sampling]
+    else:
+        raise ValueError(f"suffix: expected 'png' or 'jpg', got {suffix!r}.")
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, buffer = cv2.imencode("." + suffix, image, options)
+    if not done:
+        raise DatasetError(f"OpenCV could not encode a {image.shape} picture as {suffix}.")
+    return buffer.tobytes()
