@@ -11,6 +11,9 @@ from .errors import DatasetError, DatasetFileError
 from .image import encode_image, load_image
 from .keypoints import farthest_point_keypoints
 from .mesh import Mesh, load_mesh, mesh_diameter
+from .procedural import procedural_object
+from .render import RenderConfig
+from .toy import render_dataset, toy_dataset
 
 __all__ = [
     "Annotation",
@@ -22,6 +25,7 @@ __all__ = [
     "DatasetFileError",
     "Instance",
     "Mesh",
+    "RenderConfig",
     "crop_affine",
     "encode_image",
     "extract_crop",
@@ -29,5 +33,8 @@ __all__ = [
     "load_image",
     "load_mesh",
     "mesh_diameter",
+    "procedural_object",
     "read_split",
+    "render_dataset",
+    "toy_dataset",
 ]

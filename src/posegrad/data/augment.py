@@ -16,11 +16,11 @@ class Augmentation:
     """Box centre moves by up to this share of the crop's side, per axis."""
     scale: float = 0.2
     """Crop side is multiplied by a factor in [1 / (1 + scale), 1 + scale], log-uniform."""
-    rotation_deg: float = 180.0
+    rotation_deg: float = 45.0
     """In-plane rotation of the crop within +- this angle, degrees."""
-    brightness: float = 0.25
+    brightness: float = 0.15
     """Offset added to all channels, within +- this share of full range."""
-    contrast: float = 0.4
+    contrast: float = 0.35
     """Contrast factor in [1 / (1 + contrast), 1 + contrast], about the crop's mean."""
     color: float = 0.15
     """Standard deviation of the entries of a random 3 x 3 colour mixing matrix about the identity."""

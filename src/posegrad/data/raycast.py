@@ -1,0 +1,109 @@
+"""Ray casting a coloured mesh with Embree, and shading the hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from embreex import rtcore_scene
+from embreex.mesh_construction import TriangleMesh
+
+from .mesh import Mesh
+
+Window = tuple[int, int, int, int]
+"""Pixel window (x0, y0, x1, y1), x1 and y1 exclusive."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What the rays of a window met: `mask` (h, w) bool on the sample grid; the rest one row per hit, in its order."""
+
+    mask: np.ndarray
+    normal: np.ndarray
+    albedo: np.ndarray
+    direction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Lambert plus Blinn highlights, in camera axes.
+
+    Args:
+        directions: (L, 3) unit vectors from the surface to the light.
+        colors: (L, 3) intensity.
+        ambient: (3,) intensity.
+        gloss: strength of the highlight.
+        shininess: its exponent.
+    """
+
+    directions: np.ndarray
+    colors: np.ndarray
+    ambient: np.ndarray
+    gloss: float
+    shininess: float
+
+
+class RayCaster:
+    """A mesh made ready for ray casting; one object serves many poses and several threads."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.vertices = mesh.vertices
+        self._faces = mesh.faces.astype(np.int32)
+        corners = mesh.vertices[mesh.faces]
+        weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals = np.zeros_like(mesh.vertices)
+        for k in range(3):  # area-weighted vertex normals
+            np.add.at(normals, mesh.faces[:, k], weighted)
+        lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+        colors = np.full(mesh.vertices.shape, 200) if mesh.colors is None else mesh.colors
+        self._attributes = np.hstack([normals / np.maximum(lengths, 1e-12), colors / 255.0]).astype(np.float32)
+        self._scene = rtcore_scene.EmbreeScene()
+        TriangleMesh(self._scene, vertices=mesh.vertices.astype(np.float32), indices=self._faces)
+
+    def window(self, K: np.ndarray, R: np.ndarray, t: np.ndarray, width: int, height: int) -> Window:
+        """The pixels around the projected mesh, cut at the frame (empty where x0 >= x1)."""
+        camera = self.vertices @ R.T + t
+        pixels = (camera @ K.T)[:, :2] / camera[:, 2:]
+        x0, y0 = np.floor(pixels.min(0)).astype(int) - 1
+        x1, y1 = np.ceil(pixels.max(0)).astype(int) + 2
+        return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
+
+    def cast(self, K: np.ndarray, R: np.ndarray, t: np.ndarray, window: Window, samples: int) -> Hits:
+        """Casts samples x samples rays per pixel of the window, spread evenly over each pixel's square."""
+        x0, y0, x1, y1 = window
+        x = x0 - 0.5 + (np.arange((x1 - x0) * samples) + 0.5) / samples
+        y = y0 - 0.5 + (np.arange((y1 - y0) * samples) + 0.5) / samples
+        inverse = np.linalg.inv(K)
+        # rows of R^T K^-1 (x, y, 1), written as a sum to avoid a large matrix product
+        to_object = (R.T @ inverse).astype(np.float32)
+        across, down = x.astype(np.float32)[:, None] * to_object[:, 0], y.astype(np.float32)[:, None] * to_object[:, 1]
+        rays = (down[:, None] + across[None] + to_object[:, 2]).reshape(-1, 3)
+        origins = np.broadcast_to((-R.T @ t).astype(np.float32), rays.shape)
+        result = self._scene.run(np.ascontiguousarray(origins), rays, output=1)
+        hit = np.flatnonzero(result["primID"] >= 0)
+        u, v = result["u"][hit, None], result["v"][hit, None]
+        corners = self._faces[result["primID"][hit]]
+        values = self._attributes[corners[:, 0]] * (1 - u - v)
+        values += self._attributes[corners[:, 1]] * u
+        values += self._attributes[corners[:, 2]] * v
+        normal = values[:, :3] @ R.T.astype(np.float32)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+        direction = rays[hit] @ R.T.astype(np.float32)
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        mask = np.zeros(len(rays), dtype=bool)
+        mask[hit] = True
+        return Hits(mask.reshape(len(y), len(x)), normal, values[:, 3:], direction)
+
+
+def shade(hits: Hits, keep: np.ndarray, lights: Lights) -> np.ndarray:
+    """The colours of the hits chosen by `keep` (one bool per hit): (n, 3) float32 in 0..1."""
+    normal, albedo, view = hits.normal[keep], hits.albedo[keep], -hits.direction[keep]
+    light = np.broadcast_to(lights.ambient.astype(np.float32), albedo.shape).copy()
+    highlight = np.zeros_like(albedo)
+    for direction, color in zip(lights.directions.astype(np.float32), lights.colors.astype(np.float32), strict=True):
+        light += np.maximum(normal @ direction, 0)[:, None] * color
+        half = view + direction
+        half /= np.linalg.norm(half, axis=1, keepdims=True)
+        cosine = np.maximum((normal * half).sum(1), 0)
+        highlight += (lights.gloss * cosine**lights.shininess)[:, None] * color
+    return np.clip(albedo * light + highlight, 0, 1)

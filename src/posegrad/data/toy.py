@@ -1,0 +1,127 @@
+"""The embedded dataset: one procedural object, rendered once per machine, in BOP layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .bop_writer import Annotation, BopWriter
+from .errors import DatasetError
+from .image import encode_image
+from .procedural import DIAMETER_MM, procedural_object
+from .raycast import RayCaster
+from .render import RenderConfig, render_frame
+
+RENDERER_VERSION = 1
+"""Raised with every change that alters the pictures, so that old caches are not used."""
+OBJECT_ID = 1
+OCCLUDER_COUNT = 6
+_SPLITS = ("train", "test")
+
+
+def render_dataset(
+    root: str | Path, config: RenderConfig | None = None, *, workers: int | None = None, progress: bool = True
+) -> None:
+    """Renders `root/train`, `root/test` and the models in BOP layout; object 1, scene 1, images from 0.
+
+    Args:
+        root: a new or empty folder.
+        config: what to render; the frames depend on it only, not on `workers`.
+        workers: threads, default one per available core.
+        progress: show a progress bar.
+    """
+    config, root = config or RenderConfig(), Path(root)
+    mesh, coarse = procedural_object(config.object_seed)
+    target = RayCaster(mesh)
+    occluders = [RayCaster(procedural_object(config.object_seed + 1000 + k)[1]) for k in range(OCCLUDER_COUNT)]
+
+    def frame(job: tuple[int, int]) -> tuple[bytes, Annotation]:
+        rng = np.random.default_rng([config.seed, *job])  # a stream of its own per (seed, split, index)
+        rendered = render_frame(target, occluders, config, rng, OBJECT_ID)
+        return encode_image(rendered.image, config.image_format), replace(rendered.annotation, mask_visib=None)
+
+    counts = {"train": config.train_frames, "test": config.test_frames}
+    bar = tqdm(total=sum(counts.values()), desc="rendering the dataset", unit="frame", disable=not progress)
+    # threads do: Embree, OpenCV and numpy's loops all release the interpreter lock
+    with bar, ThreadPoolExecutor(workers or _cores()) as pool:
+        for number, split in enumerate(_SPLITS):
+            with BopWriter(root, split, image_format=config.image_format) as writer:
+                jobs = [(number, index) for index in range(counts[split])]
+                for index, (encoded, annotation) in enumerate(_in_order(pool, frame, jobs)):
+                    writer.add_frame(1, index, encoded, config.K, [annotation])
+                    bar.update()
+    models = BopWriter(root, "train")
+    models.add_model(OBJECT_ID, mesh, diameter=DIAMETER_MM)
+    models.add_model(OBJECT_ID, coarse, diameter=DIAMETER_MM, folder="models_eval")
+    models.write_camera(config.K, config.width, config.height)
+    (root / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def toy_dataset(
+    cache_dir: str | Path | None = None,
+    config: RenderConfig | None = None,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """The folder of the rendered dataset (for `BopDataset`); rendered on first use, then taken from the cache.
+
+    Args:
+        cache_dir: default $POSEGRAD_CACHE, else $XDG_CACHE_HOME/posegrad, else ~/.cache/posegrad.
+        config, workers, progress: as in `render_dataset`.
+
+    Raises:
+        DatasetError: the cache folder cannot be written.
+    """
+    config = config or RenderConfig()
+    cache = Path(cache_dir) if cache_dir is not None else default_cache()
+    text = json.dumps({"version": RENDERER_VERSION, **asdict(config)}, sort_keys=True)
+    final = cache / f"toy-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if final.is_dir():
+        return final
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
+    except OSError as error:
+        raise DatasetError(
+            f"Cannot write the cache folder {cache} ({error.strerror}): set POSEGRAD_CACHE to a writable folder."
+        ) from error
+    try:
+        render_dataset(partial, config, workers=workers, progress=progress)
+        partial.chmod(0o755)
+        try:
+            partial.rename(final)
+        except OSError:  # another process was faster; its result is the same
+            if not final.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def default_cache() -> Path:
+    """$POSEGRAD_CACHE, else $XDG_CACHE_HOME/posegrad, else ~/.cache/posegrad."""
+    if chosen := os.environ.get("POSEGRAD_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "posegrad"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_order(pool: ThreadPoolExecutor, function, jobs: list, ahead: int = 64) -> Iterator:
+    """pool.map with a bounded number of results waiting."""
+    for start in range(0, len(jobs), ahead):
+        yield from pool.map(function, jobs[start : start + ahead])
