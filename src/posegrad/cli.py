@@ -1,0 +1,66 @@
+"""The command line: `posegrad train`, `posegrad eval`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+# What the commands import from the extra `train`, by module name.
+_EXTRA = ("PIL", "accelerate", "cv2", "embreex", "matplotlib", "safetensors", "tensorboard", "timm", "tqdm", "trimesh")
+_INSTALL = "pip install 'posegrad[train]'"
+_DESCRIPTION = "End-to-end object pose: train keypoint networks through PnP, and evaluate them."
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: words after the program's name; None: those of the process.
+
+    Returns:
+        Exit code: 0; 2 after one line on stderr that says what to change; 130 if interrupted.
+    """
+    if any(importlib.util.find_spec(name) is None for name in (*_EXTRA, "tyro")):
+        return _fail(f"the commands need the training extra: {_INSTALL}")
+    from posegrad.data import DatasetError
+    from posegrad.train import RunError
+
+    try:
+        _dispatch(args)
+    except (RunError, DatasetError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        # A full disk in the middle of a run, say: the system's words and the file say it all.
+        return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+    return 0
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _dispatch(args: Sequence[str] | None) -> None:
+    import tyro
+
+    from posegrad.train.config import TrainConfig
+    from posegrad.train.run import evaluate, train
+
+    def train_command(config: TrainConfig) -> None:
+        print(train(config).table)
+
+    def eval_command(run: Path, data: Path | None = None, split: Path | None = None) -> None:
+        print(evaluate(run, root=data, split=split).table)
+
+    flat = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    commands = {
+        "train": tyro.conf.configure(*flat)(train_command),
+        "eval": tyro.conf.configure(*flat)(eval_command),
+    }
+    tyro.extras.subcommand_cli_from_dict(commands, prog="posegrad", description=_DESCRIPTION, args=args)

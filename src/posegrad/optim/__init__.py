@@ -1,0 +1,1 @@
+"""Minimisation on manifolds and its implicit gradients. Knows no geometry."""

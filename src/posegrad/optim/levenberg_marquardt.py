@@ -1,0 +1,204 @@
+"""Batched Levenberg-Marquardt with a Newton finish; every item has its own damping, acceptance and end."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from posegrad.optim import batch
+from posegrad.optim.linear import smallest_eigenvalue, solve_positive
+from posegrad.optim.problem import Args, Problem, Quadratic, Variable
+from posegrad.optim.solution import Solution
+from posegrad.optim.status import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevenbergMarquardt:
+    """Settings of the solver.
+
+    Steps ``(A + damping diag(A)) delta = -g``: first with the Gauss-Newton matrix ``A = J^T J``, then, close to
+    the minimum, undamped with the exact Hessian. Converged means: Newton decrement ``sqrt(g^T H^-1 g)`` at most
+    ``tolerance * (1 + sqrt(2 cost))`` in the conditioned problem, and H positive definite.
+
+    Args:
+        max_steps: most steps of an item, Newton steps included; >= 1.
+        initial_damping: > 0, relative to the diagonal of A.
+        tolerance: on the decrement, > 0. None: 4096 machine epsilons of the dtype computed in, 9e-13 in float64.
+            The answer is one Newton step better than that.
+        singular_below: an item whose Hessian, scaled to unit diagonal, has an eigenvalue below this (> 0) in
+            magnitude is degenerate. None: 64 machine epsilons.
+
+    Reference: Marquardt, SIAM J. Appl. Math. 11 (1963); Nielsen, IMM-REP-1999-05 (the damping's schedule).
+    """
+
+    max_steps: int = 100
+    initial_damping: float = 1e-4
+    tolerance: float | None = None
+    singular_below: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_steps, int) or self.max_steps < 1:
+            raise ValueError(f"LevenbergMarquardt.max_steps: got {self.max_steps!r}, expected an integer >= 1")
+        for name in ("initial_damping", "tolerance", "singular_below"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"LevenbergMarquardt.{name}: got {value!r}, expected a number > 0")
+
+
+class State(NamedTuple):
+    """A batch of iterates; every tensor has the batch as its leading dimension."""
+
+    variable: Variable
+    quadratic: Quadratic
+    damping: Tensor
+    growth: Tensor
+    steps: Tensor
+    done: Tensor
+
+
+# Gauss-Newton ends when an accepted step lowers the cost by less than this part, or the decrement is this small.
+_SMALL_DECREASE, _SMALL_DECREMENT = 1e-2, 1e-6
+_MAX_DAMPING = 1e12
+_FIRST_NEWTON_DAMPING = 1e-6
+
+
+def minimise(problem: Problem, init: Variable, args: Args, settings: LevenbergMarquardt) -> Solution:
+    """Minimise every item from its start, a variable with the full batch as leading dimension.
+
+    Differentiable by unrolling when grad mode is on: decisions are constants, steps are not.
+    """
+    state = descend(problem, init, args, settings, max_steps=settings.max_steps)
+    return finish(problem, state, args, settings)
+
+
+def descend(
+    problem: Problem, init: Variable, args: Args, settings: LevenbergMarquardt, *, max_steps: int
+) -> State:
+    """The Gauss-Newton phase alone: close to a minimum, not at it."""
+    quadratic = problem.quadratic(init, args, exact=False)
+    damping = torch.full_like(quadratic.cost.detach(), settings.initial_damping)
+    state = State(
+        variable=init,
+        quadratic=quadratic,
+        damping=damping,
+        growth=torch.full_like(damping, 2.0),
+        steps=torch.zeros_like(damping, dtype=torch.int64),
+        done=_hopeless(quadratic),
+    )
+    return _iterate(problem, state, args, settings, exact=False, max_steps=max_steps)
+
+
+def finish(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt) -> Solution:
+    """The Newton phase, and the verdict on every item."""
+    quadratic = problem.quadratic(state.variable, args, exact=True)
+    zero = torch.zeros_like(state.damping)
+    state = state._replace(quadratic=quadratic, damping=zero, growth=zero + 10.0, done=_hopeless(quadratic))
+    state = _iterate(problem, state, args, settings, exact=True, max_steps=settings.max_steps)
+    with torch.no_grad():
+        return _judge(state, settings)
+
+
+def _hopeless(quadratic: Quadratic) -> Tensor:
+    return ~(quadratic.feasible & quadratic.cost.detach().isfinite())
+
+
+def _iterate(
+    problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool, max_steps: int
+) -> State:
+    """Steps until every item is done. On the CPU, items that are done leave the work at once; on other devices,
+    where asking costs a synchronisation, the question is put every fourth step."""
+    on_cpu = state.done.device.type == "cpu"
+    work, work_args, members = state, args, None
+    for step in range(max_steps):
+        if on_cpu or step % 4 == 0:
+            left = int((~work.done).sum())
+            if left == 0:
+                break
+            if on_cpu and 4 * left <= 3 * work.done.shape[0]:
+                keep = (~work.done).nonzero().squeeze(-1)
+                state = work if members is None else batch.put(state, members, work)
+                members = keep if members is None else members[keep]
+                work, work_args = batch.take(work, keep), batch.take(args, members)
+        work = _step(problem, work, work_args, settings, exact=exact)
+    return work if members is None else batch.put(state, members, work)
+
+
+def _step(
+    problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool
+) -> State:
+    """One trial step of every item that is not done."""
+    old = state.quadratic
+    with torch.no_grad():
+        eps, tiny = torch.finfo(old.cost.dtype).eps, torch.finfo(old.cost.dtype).tiny
+        # an exact Hessian can have a diagonal entry <= 0: damp by its magnitude
+        diagonal = old.hessian.diagonal(dim1=-2, dim2=-1).abs()
+        diagonal = diagonal.clamp(min=eps * diagonal.amax(-1, keepdim=True) + tiny)
+        damping = state.damping[:, None] * diagonal
+    delta, positive = solve_positive(old.hessian + torch.diag_embed(damping), -old.gradient)
+    trial = problem.retract(state.variable, delta)
+    new = problem.quadratic(trial, args, exact=exact)
+    with torch.no_grad():
+        squared = (-(old.gradient * delta).sum(-1)).clamp(min=0)
+        drop = old.cost - new.cost
+        noise = 64 * eps * (old.cost + old.cost.sqrt() + eps)
+        accepted = positive & new.feasible & new.cost.isfinite() & (drop >= -noise) & ~state.done
+        small = squared.sqrt() <= _tolerance(settings, old.cost)
+        if exact:
+            done = positive & small & (state.damping == 0)
+            smaller = torch.where(state.damping > _FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
+            growth = state.growth
+            larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
+        else:
+            slow = accepted & (drop < _SMALL_DECREASE * old.cost)
+            done = slow | (positive & (squared.sqrt() <= _SMALL_DECREMENT * (1 + (2 * old.cost).sqrt())))
+            predicted = 0.5 * (squared + (damping * delta.square()).sum(-1)).clamp(min=tiny)
+            gain = drop / predicted
+            smaller = state.damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2.0)
+            growth = torch.where(accepted, 2.0, state.growth * 2).to(state.growth)
+            larger = state.damping * state.growth
+        next_damping = torch.where(accepted, smaller, larger)
+        steps = state.steps + (~state.done).to(state.steps)
+        done = state.done | done | (next_damping > _MAX_DAMPING) | (steps >= settings.max_steps)
+        next_damping = torch.where(state.done, state.damping, next_damping)
+    return State(
+        variable=batch.where(accepted, trial, state.variable),
+        quadratic=batch.where(accepted, new, old),
+        damping=next_damping,
+        growth=growth,
+        steps=steps,
+        done=done,
+    )
+
+
+def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
+    tolerance = 4096 * torch.finfo(cost.dtype).eps if settings.tolerance is None else settings.tolerance
+    return tolerance * (1 + (2 * cost).sqrt())
+
+
+def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
+    cost, gradient, hessian, _ = state.quadratic
+    hopeless = _hopeless(state.quadratic)
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
+    finite = hessian.isfinite().all(-1).all(-1) & ~hopeless
+    hessian = torch.where(finite[:, None, None], hessian, eye)
+    step, positive = solve_positive(hessian, gradient)
+    decrement = (gradient * step).sum(-1).clamp(min=0).sqrt()
+    singular = 64 * torch.finfo(cost.dtype).eps if settings.singular_below is None else settings.singular_below
+    smallest = smallest_eigenvalue(hessian)
+    zero_row = (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
+    status = torch.full_like(state.steps, Status.MAX_STEPS)
+    # rounding may leave the last Newton step's decrement a little above what the loop asked for
+    status[positive & (decrement <= 4 * _tolerance(settings, cost))] = Status.CONVERGED
+    status[~positive & (smallest <= -singular)] = Status.SADDLE
+    status[(smallest.abs() < singular) | zero_row] = Status.DEGENERATE
+    status[hopeless] = Status.INFEASIBLE
+    ok = status == Status.CONVERGED
+    return Solution(
+        variable=state.variable,
+        status=status,
+        cost=torch.where(hopeless, torch.zeros_like(cost), cost),
+        num_steps=state.steps,
+        decrement=torch.where(positive & ~hopeless, decrement, torch.zeros_like(decrement)),
+        hessian=torch.where(ok[:, None, None], hessian, torch.zeros_like(hessian)),
+    )

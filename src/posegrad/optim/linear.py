@@ -1,0 +1,38 @@
+"""Small symmetric systems, a batch at a time, that never raise and never sync."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def equilibrate(H: Float[Tensor, "B D D"]) -> tuple[Float[Tensor, "B D D"], Float[Tensor, "B D"]]:
+    """Scale a symmetric matrix to unit diagonal: ``(S H S, S)`` with S = diag(s), s held constant.
+
+    Makes everything that follows independent of the units of the parameters. A diagonal entry that is not
+    positive is left as it is.
+    """
+    diagonal = H.detach().diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+    return scale[..., :, None] * H * scale[..., None, :], scale
+
+
+def solve_positive(
+    H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"]
+) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
+    """Solve ``H u = b`` for positive definite H by Cholesky; (zero, False) where it is not."""
+    scaled, scale = equilibrate(H)
+    factor, info = torch.linalg.cholesky_ex(scaled.detach())
+    usable = H.detach().diagonal(dim1=-2, dim2=-1) > torch.finfo(H.dtype).tiny ** 0.5  # NaN is not
+    positive = (info == 0) & usable.all(-1) & factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    if scaled.requires_grad:  # factor again, so that no failed factorisation enters the graph
+        factor = torch.linalg.cholesky_ex(torch.where(positive[..., None, None], scaled, eye))[0]
+    else:
+        factor = torch.where(positive[..., None, None], factor, eye)
+    rhs = torch.where(positive[..., None], b * scale, torch.zeros_like(b))
+    return scale * torch.cholesky_solve(rhs[..., None], factor).squeeze(-1), positive
+
+
+def smallest_eigenvalue(H: Float[Tensor, "B D D"]) -> Float[Tensor, " B"]:
+    """Smallest eigenvalue of the equilibrated matrix: 1 at best, 0 when singular, negative when indefinite."""
+    return torch.linalg.eigvalsh(equilibrate(H)[0])[..., 0]

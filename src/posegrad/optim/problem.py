@@ -1,0 +1,116 @@
+"""What a solver and an adjoint need to know of a problem."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posegrad import _pytree
+
+Variable = Any  # a tensor or pytree of tensors whose leading dimension is the batch
+Args = Any  # likewise; a leading dimension of 1 is shared by the batch
+
+
+class Quadratic(NamedTuple):
+    """Second-order model of the cost along the tangent at a point, per item."""
+
+    cost: Float[Tensor, " B"]
+    gradient: Float[Tensor, "B D"]
+    hessian: Float[Tensor, "B D D"]
+    feasible: Bool[Tensor, " B"]
+
+
+class Problem(ABC):
+    """A batch of independent problems ``argmin_x f(x; args)`` on a manifold of dimension D.
+
+    A subclass gives the dimension, the residual and the retraction; everything else has a default made from
+    those by automatic differentiation, and may be overridden by closed forms. Items must not influence each
+    other. All functions are made of differentiable torch operations and hold no tensors of their own: what the
+    answer depends on is in ``args``.
+
+    >>> class Mean(Problem):
+    ...     dimension = 1
+    ...     def residual(self, variable, args):
+    ...         return variable - args
+    """
+
+    dimension: int
+
+    @abstractmethod
+    def residual(self, variable: Variable, args: Args) -> Float[Tensor, "B M"]:
+        """Residuals; the default cost is half their squared norm."""
+
+    def retract(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
+        """Move along the tangent; must be twice differentiable at zero. Default: addition."""
+        return variable + delta
+
+    def cost(self, variable: Variable, args: Args) -> Float[Tensor, " B"]:
+        """The minimised cost."""
+        return 0.5 * self.residual(variable, args).square().sum(-1)
+
+    def feasible(self, variable: Variable, args: Args) -> Bool[Tensor, " B"]:
+        """Where the residual is defined. The solver never steps out of it."""
+        return self.cost(variable, args).isfinite()
+
+    def quadratic(self, variable: Variable, args: Args, *, exact: bool) -> Quadratic:
+        """Cost, gradient and Hessian at ``variable``: the exact Hessian, or Gauss-Newton's ``J^T J``."""
+        basis = torch.eye(self.dimension, dtype=_dtype(variable), device=_device(variable))
+
+        def along(function: Any, direction: Tensor) -> Tensor:
+            zero = _zero_delta(self, variable)
+            return torch.func.jvp(function, (zero,), (direction.expand_as(zero).contiguous(),))[1]
+
+        def residual_at(delta: Tensor) -> Tensor:
+            return self.residual(self.retract(variable, delta), args)
+
+        def cost_sum(delta: Tensor) -> Tensor:
+            return self.cost(self.retract(variable, delta), args).sum()
+
+        zero = _zero_delta(self, variable)
+        gradient_at = torch.func.grad(cost_sum)
+        if exact:
+            hessian = torch.stack([along(gradient_at, e) for e in basis], -1)
+        else:
+            jacobian = torch.stack([along(residual_at, e) for e in basis], -1)
+            hessian = jacobian.mT @ jacobian
+        return Quadratic(
+            self.cost(variable, args), gradient_at(zero), hessian, self.feasible(variable, args)
+        )
+
+    def slope(self, variable: Variable, args: Args, direction: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+        """Derivative of the cost along a tangent direction: ``<direction, gradient>``.
+
+        The implicit gradient is minus its derivative by ``args``.
+        """
+        zero = _zero_delta(self, variable)
+        return torch.func.jvp(
+            lambda delta: self.cost(self.retract(variable, delta), args), (zero,), (direction,)
+        )[1]
+
+    def pullback(self, variable: Variable, cotangent: Variable) -> Float[Tensor, "B D"]:
+        """Gradient with respect to the variable's tensors -> gradient in the tangent."""
+        zero = _zero_delta(self, variable)
+        leaves = _pytree.tree_flatten(cotangent)[0]
+        moved, pull = torch.func.vjp(
+            lambda delta: tuple(_pytree.tree_flatten(self.retract(variable, delta))[0]), zero
+        )
+        return pull(tuple(leaf.expand_as(m) for leaf, m in zip(leaves, moved, strict=True)))[0]
+
+
+def _first(variable: Variable) -> Tensor:
+    return _pytree.tree_flatten(variable)[0][0]
+
+
+def _dtype(variable: Variable) -> torch.dtype:
+    return _first(variable).dtype
+
+
+def _device(variable: Variable) -> torch.device:
+    return _first(variable).device
+
+
+def _zero_delta(problem: Problem, variable: Variable) -> Tensor:
+    first = _first(variable)
+    return first.new_zeros(first.shape[0], problem.dimension)

@@ -1,0 +1,63 @@
+"""The answer of a batch of minimisations."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from posegrad import _pytree
+from posegrad.optim.status import Status
+
+
+@_pytree.register
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Per item of the batch ``(...)``: the minimiser and what is known about it.
+
+    Only ``variable`` carries gradients.
+
+    Args:
+        variable: the minimiser, a tensor or pytree; finite also where the item failed.
+        status: (...) integers, see :class:`Status`.
+        cost: (...) the minimised cost.
+        num_steps: (...) steps taken (accepted or not) by the winning candidate.
+        decrement: (...) Newton decrement ``sqrt(g^T H^-1 g)`` at the answer, in the unit of sqrt(cost).
+        hessian: (..., D, D) exact Hessian of the cost in the tangent at the answer; zero where the item failed.
+    """
+
+    variable: Any
+    status: Int[Tensor, "*batch"]
+    cost: Float[Tensor, "*batch"]
+    num_steps: Int[Tensor, "*batch"]
+    decrement: Float[Tensor, "*batch"]
+    hessian: Float[Tensor, "*batch D D"]
+
+    @property
+    def ok(self) -> Bool[Tensor, "*batch"]:
+        """(...) True where the item converged to a minimum; elsewhere its gradient is zero."""
+        return self.status == Status.CONVERGED
+
+    def describe(self) -> str:
+        """One line per status that occurs, with its count and advice (reads the tensors back to the host)."""
+        counts = Counter(self.status.flatten().tolist())
+        return "\n".join(f"{n} x {Status(s).name}: {Status(s).advice}" for s, n in sorted(counts.items()))
+
+
+def masked_mean(values: Float[Tensor, "*batch"], ok: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean of ``values`` over the items where ``ok``; 0, with zero gradient, if there is none.
+
+    Values of the other items do not matter, NaN included, and get a zero gradient.
+
+    >>> masked_mean(torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([True, False, True]))
+    tensor(2.)
+    """
+    if values.shape != ok.shape:
+        raise ValueError(
+            f"masked_mean: values {tuple(values.shape)} and ok {tuple(ok.shape)} must have the same shape; "
+            "reduce the values to one per item first"
+        )
+    kept = torch.where(ok, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    return kept.sum() / ok.sum().clamp(min=1)

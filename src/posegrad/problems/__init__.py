@@ -1,0 +1,1 @@
+"""Geometric problems: residual, start and public function, one file each."""

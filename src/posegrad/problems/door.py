@@ -1,0 +1,178 @@
+"""From a user's arguments to a clean batch: errors of the call raise, bad items get a status and harmless data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from posegrad import _pytree, so3
+from posegrad.cameras import Camera, as_camera
+from posegrad.optim.status import Status
+from posegrad.pose import Pose
+from posegrad.problems.reprojection import Correspondences
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A flat batch in the dtype computed in; ``status`` is not CONVERGED where an item's input is bad."""
+
+    data: Correspondences
+    init: Pose | None
+    status: Int[Tensor, " B"]
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def admit(
+    points2d: Tensor,
+    points3d: Tensor,
+    camera: Camera | Tensor,
+    weights: Tensor | None,
+    mask: Tensor | None,
+    init: Pose | None,
+) -> Batch:
+    """Check, broadcast, flatten, upcast to float64 and neutralise bad items; differentiable."""
+    _check_points(points2d, points3d)
+    camera = as_camera(camera)
+    _check_companions(points2d, points3d, camera, weights, mask, init)
+    shape = _batch_shape(points2d, points3d, camera, weights, mask, init)
+    size = shape.numel()
+    # float64 wherever the device has it: the 6x6 systems and the stationarity of the answer need it
+    compute = torch.float32 if points2d.device.type == "mps" else torch.float64
+
+    def flat(value: Tensor, trailing: int) -> Tensor:
+        tail = value.shape[value.ndim - trailing :]
+        return value.to(compute).expand(*shape, *tail).reshape(size, *tail)
+
+    x, z = flat(points2d, 2), flat(points3d, 2)
+    w = torch.ones_like(x[..., 0]) if weights is None else flat(weights, 1)
+    if mask is not None:
+        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
+        w = torch.where(kept, w, 0.0)
+        x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
+    camera = _pytree.tree_map(lambda leaf: flat(leaf, 1), camera)
+    if init is not None:
+        init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
+    status = _verdict(x, z, w, camera, init)
+    data, init = _neutralise(Correspondences(x, z, w, camera), init, status)
+    return Batch(data, init, status, shape, torch.promote_types(points2d.dtype, points3d.dtype))
+
+
+def _verdict(x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None) -> Tensor:
+    """Status of each item as far as its input tells; of several, the last of this list."""
+    with torch.no_grad():
+        finite = _finite(x) & _finite(z) & _finite(w) & _finite(camera.params)
+        if init is not None:
+            finite = finite & _finite(init.R) & _finite(init.t)
+        status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
+        for bad, value in (
+            ((w > 0).sum(-1) < (4 if init is None else 3), Status.TOO_FEW_POINTS),
+            ((camera.params[..., : camera.num_focal] == 0).any(-1), Status.BAD_CAMERA),
+            ((w < 0).any(-1), Status.BAD_WEIGHTS),
+            (~finite, Status.NOT_FINITE),
+        ):
+            status = torch.where(bad, int(value), status)
+        return status
+
+
+def _finite(value: Tensor) -> Tensor:
+    return value.isfinite().flatten(1).all(-1)
+
+
+def _neutralise(
+    data: Correspondences, init: Pose | None, status: Tensor
+) -> tuple[Correspondences, Pose | None]:
+    """Replace bad items by constants: points and weights 0, a unit camera, the pose one unit ahead."""
+    good = status == Status.CONVERGED
+
+    def keep(value: Tensor, other: Tensor | float) -> Tensor:
+        return torch.where(good.view(-1, *(1,) * (value.ndim - 1)), value, other)
+
+    unit = torch.zeros_like(data.camera.params[0]) if len(good) else data.camera.params.new_zeros(0)
+    unit[: data.camera.num_focal] = 1.0
+    clean = Correspondences(
+        points2d=keep(data.points2d, 0.0),
+        points3d=keep(data.points3d, 0.0),
+        weights=keep(data.weights, 0.0),
+        camera=_pytree.tree_map(lambda leaf: keep(leaf, unit), data.camera),
+    )
+    if init is None:
+        return clean, None
+    R = keep(init.R, torch.eye(3, dtype=init.R.dtype, device=init.R.device))
+    return clean, Pose(so3.normalise(R), keep(init.t, init.t.new_tensor([0.0, 0.0, 1.0])))
+
+
+def _check_points(points2d: Any, points3d: Any) -> None:
+    for name, value in (("points2d", points2d), ("points3d", points3d)):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}: got {type(value).__name__}, expected a torch.Tensor; use torch.as_tensor({name})"
+            )
+        if not value.is_floating_point():
+            raise TypeError(
+                f"{name}: got dtype {value.dtype}, expected a floating-point dtype; use {name}.double()"
+            )
+    last2d, last3d = points2d.shape[-1:], points3d.shape[-1:]
+    if tuple(last2d) == (3,) and tuple(last3d) == (2,):
+        raise ValueError(
+            f"points2d has shape {tuple(points2d.shape)} and points3d {tuple(points3d.shape)}: the arguments are "
+            "swapped; the order is points2d, points3d, camera"
+        )
+    for name, value, size in (("points2d", points2d, 2), ("points3d", points3d, 3)):
+        if value.ndim < 2 or value.shape[-1] != size:
+            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected (..., N, {size})")
+    if points2d.shape[-2] != points3d.shape[-2]:
+        raise ValueError(
+            f"points3d: got {points3d.shape[-2]} points, expected {points2d.shape[-2]} as in points2d "
+            f"(shapes {tuple(points2d.shape)} and {tuple(points3d.shape)}); pad and use mask for missing ones"
+        )
+
+
+def _check_companions(
+    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Any, mask: Any, init: Any
+) -> None:
+    count, device = points2d.shape[-2], points2d.device
+    for name, value in (("weights", weights), ("mask", mask)):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor or None")
+        if value.ndim < 1 or value.shape[-1] != count:
+            raise ValueError(
+                f"{name}: got shape {tuple(value.shape)}, expected (..., N) with N = {count} as in points2d"
+            )
+    if weights is not None and not weights.is_floating_point():
+        raise TypeError(f"weights: got dtype {weights.dtype}, expected a floating-point dtype")
+    if mask is not None and mask.dtype != torch.bool:
+        raise TypeError(f"mask: got dtype {mask.dtype}, expected torch.bool (True = use the point); use mask.bool()")
+    if init is not None and not isinstance(init, Pose):
+        raise TypeError(f"init: got {type(init).__name__}, expected a pg.Pose or None; see pg.Pose.from_rotvec")
+    places = {"points3d": points3d, "camera": camera.params, "weights": weights, "mask": mask}
+    if init is not None:
+        places |= {"init.R": init.R, "init.t": init.t}
+    for name, value in places.items():
+        if value is not None and value.device != device:
+            raise ValueError(f"{name}: is on {value.device}, expected {device} as points2d; use .to({str(device)!r})")
+
+
+def _batch_shape(
+    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Tensor | None, mask: Tensor | None, init: Pose | None
+) -> torch.Size:
+    shapes = {
+        "points2d": points2d.shape[:-2],
+        "points3d": points3d.shape[:-2],
+        "camera": camera.params.shape[:-1],
+    }
+    if weights is not None:
+        shapes["weights"] = weights.shape[:-1]
+    if mask is not None:
+        shapes["mask"] = mask.shape[:-1]
+    if init is not None:
+        shapes["init"] = init.shape
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"batch dimensions do not broadcast against each other: {listed}") from None

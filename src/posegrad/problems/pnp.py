@@ -1,0 +1,246 @@
+"""Perspective-n-Point: the pose of a calibrated camera from 2D-3D correspondences, as a differentiable function."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from posegrad import _pytree
+from posegrad.cameras import Camera
+from posegrad.minimal.sqpnp import sqpnp
+from posegrad.optim import batch
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attach_gradient
+from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, finish
+from posegrad.optim.solution import Solution
+from posegrad.optim.status import Status
+from posegrad.pose import Pose
+from posegrad.problems.conditioning import Units
+from posegrad.problems.door import Batch, admit
+from posegrad.problems.reprojection import Correspondences, Reprojection
+
+_PROBLEM = Reprojection()
+# Without an init: how many minima of the object-space cost are refined, and how far before the best is chosen.
+_NUM_CANDIDATES, _TRIAL_STEPS = 4, 20
+# A set of points counts as collinear when its second singular value is below this many rounding errors.
+_COLLINEAR_ROUNDINGS = 64
+
+
+@_pytree.register
+@dataclass(frozen=True, eq=False)
+class PnPSolution(Solution):
+    """Answer of :func:`solve_pnp`, per item of the batch ``(...)``; only ``pose`` carries gradients.
+
+    ``pose`` is finite for every item, and the identity one unit ahead where the input was bad; use it, and what
+    you compute from it, only where ``ok``: see :func:`posegrad.masked_mean`. ``cost`` is in pixels squared,
+    ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
+    means: points behind the camera.
+    """
+
+    @property
+    def pose(self) -> Pose:
+        """``cam_from_world``, R (..., 3, 3) and t (..., 3) in the unit of ``points3d``."""
+        return self.variable
+
+
+def solve_pnp(
+    points2d: Float[Tensor, "*batch N 2"],
+    points3d: Float[Tensor, "*batch N 3"],
+    camera: Camera | Float[Tensor, "*batch 3 3"],
+    *,
+    weights: Float[Tensor, "*batch N"] | None = None,
+    mask: Bool[Tensor, "*batch N"] | None = None,
+    init: Pose | None = None,
+    solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
+    backend: Literal["auto", "torch"] = "auto",
+) -> PnPSolution:
+    """Solve Perspective-n-Point for a batch, with exact gradients.
+
+    ``argmin_(R, t) 1/2 sum_i w_i |pi(camera, R z_i + t) - x_i|^2``
+
+    Without ``init`` the answer is the best of several minima found from a global start; with ``init`` it is the
+    minimum that local refinement reaches from there. Gradients reach points2d, points3d, weights and the camera's
+    parameters by implicit differentiation, to any order. Items are independent: one that fails gets a status, a
+    finite pose and a zero gradient, and changes nothing for the others.
+
+    Args:
+        points2d: observed pixels (..., N, 2), the centre of the top-left pixel being (0, 0).
+        points3d: world or object points (..., N, 3), any unit; leading dimensions broadcast, so one model
+            (N, 3) serves a batch.
+        camera: calibration matrix K (3, 3) or (..., 3, 3) in pixels, skew included (entries below the diagonal and
+            the last row are ignored), or a camera of :mod:`posegrad.cameras`.
+        weights: (..., N) >= 0, they multiply the squared residual. Default 1.
+        mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
+        init: start pose; a constant, no gradient goes to it.
+        solver: settings of the minimisation.
+        adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
+        backend: ``"auto"`` or ``"torch"`` (any device).
+
+    Returns:
+        A :class:`PnPSolution`. Work is done in float64 (on devices that have it) and handed back in the dtype of
+        the points; half precision comes back as float32.
+
+    Raises:
+        TypeError, ValueError: for a wrong call (type, dtype, shape, device, swapped arguments), naming the
+            argument. Bad values of an item never raise.
+
+    Degeneracies: fewer than 4 points (3 with an init); collinear or coincident points; fronto-parallel planes far
+    away are legal but ill-conditioned, see ``solution.hessian``.
+
+    Reference: Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020;
+    start: Terzakis & Lourakis, ECCV 2020.
+
+    >>> import posegrad as pg
+    >>> model = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=torch.float64)
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]], dtype=torch.float64)
+    >>> pose = pg.Pose.from_rotvec(torch.tensor([0.1, 0.2, 0.3]).double(), torch.tensor([0.0, 0, 5]).double())
+    >>> solution = pg.solve_pnp(pg.project_points(model, K, pose), model, K)
+    >>> torch.allclose(solution.pose.t, pose.t)
+    True
+    """
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend: got {backend!r}, expected 'auto' or 'torch'")
+    if not isinstance(solver, LevenbergMarquardt):
+        raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
+    if not isinstance(adjoint, Implicit | Unrolled):
+        raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
+    device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
+    with torch.autocast(device, enabled=False):
+        return _solve(admit(points2d, points3d, camera, weights, mask, init), solver, adjoint)
+
+
+def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSolution:
+    units = Units.of(item.data)
+    data = units.condition(item.data)
+    with torch.no_grad():
+        constant = _pytree.tree_map(Tensor.detach, data)
+        if item.init is None:
+            start, state = _global_start(constant, settings)
+        else:
+            start = units.condition_pose(item.init)
+            state = descend(_PROBLEM, start, constant, settings, max_steps=settings.max_steps)
+        degenerate = _collinear(item.data, units, item.dtype)
+    if isinstance(adjoint, Unrolled):
+        state = descend(_PROBLEM, start, data, settings, max_steps=settings.max_steps)
+        solution = finish(_PROBLEM, state, data, settings)
+    else:
+        with torch.no_grad():
+            solution = finish(_PROBLEM, state, constant, settings)
+    status = torch.where(degenerate, int(Status.DEGENERATE), solution.status)
+    status = torch.where(item.status != Status.CONVERGED, item.status, status)
+    ok = status == Status.CONVERGED
+    if isinstance(adjoint, Implicit):
+        pose = attach_gradient(_PROBLEM, adjoint, solution.variable, data, ok)
+    else:
+        pose = batch.where(ok, solution.variable, solution.variable.detach())
+    return _hand_back(item, units, replace(solution, variable=pose, status=status))
+
+
+def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[Pose, State]:
+    """Refine the minima of the object-space cost; the start and the state of the best of them, per item."""
+    size, count = data.weights.shape[0], _NUM_CANDIDATES
+    bearings = data.camera.unproject(data.points2d)
+    candidates, valid = sqpnp(bearings, data.points3d, data.weights, count)
+    valid = valid.flatten()
+    many = _pytree.tree_map(lambda leaf: leaf.repeat_interleave(count, 0), data)
+    used = torch.where(valid[:, None], many.weights, 0.0)
+    many = replace(many, weights=used)  # an invalid candidate has nothing to minimise: it ends at once
+    pose = Pose(candidates.R.flatten(0, 1), candidates.t.flatten(0, 1))
+    ahead = Pose.identity(size * count, dtype=pose.R.dtype, device=pose.R.device)
+    pose = batch.where(valid, pose, replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0])))
+    pose = _pushed_forward(pose, many)
+    state = descend(_PROBLEM, pose, many, settings, max_steps=_TRIAL_STEPS)
+    feasible = valid & state.quadratic.feasible & state.quadratic.cost.isfinite()
+    cost = torch.where(feasible, state.quadratic.cost, torch.inf).unflatten(0, (size, count))
+    best = cost.argmin(-1) + count * torch.arange(size, device=cost.device)
+    return batch.take(pose, best), batch.take(state, best)
+
+
+def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
+    """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
+    depth = torch.where(data.weights > 0, pose.act(data.points3d)[..., 2], torch.inf)
+    nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
+    shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))
+    return replace(pose, t=pose.t + shift[:, None] * pose.t.new_tensor([0.0, 0.0, 1.0]))
+
+
+def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
+    """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
+    used = (data.weights > 0).to(data.points3d.dtype)
+    z = (data.points3d - units.centre[:, None]) / units.size[:, None, None]
+    scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
+    # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)
+    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+    second = 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
+    rounding = torch.finfo(dtype).eps * (1 + units.centre.square().sum(-1).sqrt() / units.size)
+    limit = (_COLLINEAR_ROUNDINGS * rounding).square().clamp(min=_COLLINEAR_ROUNDINGS * torch.finfo(z.dtype).eps)
+    return second < limit
+
+
+def _hand_back(item: Batch, units: Units, solution: Solution) -> PnPSolution:
+    """To the user's units, dtype and batch shape."""
+    dtype = torch.float32 if item.dtype in (torch.float16, torch.bfloat16) else item.dtype
+    pose = units.restore_pose(solution.variable)
+
+    def out(value: Tensor) -> Tensor:
+        return value.to(dtype).unflatten(0, item.shape) if item.shape else value.to(dtype).squeeze(0)
+
+    def out_index(value: Tensor) -> Tensor:
+        return value.unflatten(0, item.shape) if item.shape else value.squeeze(0)
+
+    constant_R = solution.variable.R.detach()
+    return PnPSolution(
+        variable=Pose(out(pose.R), out(pose.t)),
+        status=out_index(solution.status),
+        cost=out((solution.cost * units.cost).detach()),
+        num_steps=out_index(solution.num_steps),
+        decrement=out((solution.decrement * units.cost.sqrt()).detach()),
+        hessian=out(units.restore_hessian(solution.hessian.detach(), constant_R)),
+    )
+
+
+class PnP(nn.Module):
+    """:func:`solve_pnp` as a layer with fixed settings; it has no parameters.
+
+    >>> import posegrad as pg
+    >>> pg.PnP(adjoint=pg.Implicit(max_gain=4.0))
+    PnP(solver=LevenbergMarquardt(max_steps=100, initial_damping=0.0001, tolerance=None, singular_below=None), adjoint=Implicit(hessian='exact', max_gain=4.0), backend='auto')
+    """
+
+    def __init__(
+        self,
+        *,
+        solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
+        adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
+        backend: Literal["auto", "torch"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.solver, self.adjoint, self.backend = solver, adjoint, backend
+
+    def forward(
+        self,
+        points2d: Tensor,
+        points3d: Tensor,
+        camera: Camera | Tensor,
+        *,
+        weights: Tensor | None = None,
+        mask: Tensor | None = None,
+        init: Pose | None = None,
+    ) -> PnPSolution:
+        """Arguments and result of :func:`solve_pnp`."""
+        return solve_pnp(
+            points2d,
+            points3d,
+            camera,
+            weights=weights,
+            mask=mask,
+            init=init,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        return f"solver={self.solver}, adjoint={self.adjoint}, backend={self.backend!r}"
