@@ -5,12 +5,22 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 __all__ = ["main"]
 
 # What the commands import from the extra `train`, by module name.
-_EXTRA = ("PIL", "accelerate", "cv2", "embreex", "matplotlib", "safetensors", "tensorboard", "timm", "tqdm", "trimesh")
+_EXTRA = (
+    "PIL",
+    "accelerate",
+    "cv2",
+    "embreex",
+    "matplotlib",
+    "safetensors",
+    "tensorboard",
+    "timm",
+    "tqdm",
+    "trimesh",
+)
 _INSTALL = "pip install 'posegrad[train]'"
 _DESCRIPTION = "End-to-end object pose: train keypoint networks through PnP, and evaluate them."
 
@@ -49,18 +59,13 @@ def _fail(message: str, code: int = 2) -> int:
 def _dispatch(args: Sequence[str] | None) -> None:
     import tyro
 
-    from posegrad.train.config import TrainConfig
     from posegrad.train.run import evaluate, train
 
-    def train_command(config: TrainConfig) -> None:
-        print(train(config).table)
-
-    def eval_command(run: Path, data: Path | None = None, split: Path | None = None) -> None:
-        print(evaluate(run, root=data, split=split).table)
-
-    flat = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    commands = {
-        "train": tyro.conf.configure(*flat)(train_command),
-        "eval": tyro.conf.configure(*flat)(eval_command),
-    }
-    tyro.extras.subcommand_cli_from_dict(commands, prog="posegrad", description=_DESCRIPTION, args=args)
+    report = tyro.extras.subcommand_cli_from_dict(
+        {"train": train, "eval": evaluate},
+        prog="posegrad",
+        description=_DESCRIPTION,
+        args=args,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    print(report.table)

@@ -1,0 +1,151 @@
+"""Feature extractors from timm, and the loading of their weights from a file."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Backbone", "create_backbone", "load_backbone_weights"]
+
+FINEST_STRIDE = 4
+
+
+class Backbone(nn.Module):
+    """A timm feature extractor reduced to the maps of stride 4 and coarser, all in (B, C, h, w) layout.
+
+    Attributes:
+        name: the timm name.
+        channels: channels of each map, finest first.
+        strides: crop pixels per cell of each map, finest first.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.name = name
+        info: Any = model.feature_info
+        kept = [i for i, stride in enumerate(info.reduction()) if stride >= FINEST_STRIDE]
+        self._kept = kept
+        self.channels: list[int] = [info.channels()[i] for i in kept]
+        self.strides: list[int] = [info.reduction()[i] for i in kept]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        maps = self.model(image)
+        kept = [maps[i] for i in self._kept]
+        # Some families (Swin) answer in (B, h, w, C).
+        return [
+            m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(kept, self.channels, strict=True)
+        ]
+
+
+def create_backbone(name: str, image_size: int = 128) -> Backbone:
+    """Build the timm feature extractor `name` with random weights.
+
+    Args:
+        name: any name of `timm.list_models()`.
+        image_size: side of the square input, pixels; used by families that fix it (ViT).
+
+    Raises:
+        ValueError: the name is unknown (the nearest names are listed), or has no feature maps.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
+        hint = f"nearest: {', '.join(near)}" if near else "timm.list_models() lists all names"
+        raise ValueError(f"backbone: timm has no model named {name!r}; {hint}")
+    options: dict[str, Any] = {}
+    if "hrnet" in name:
+        # The plain branches (16 to 128 channels), not their widened copies for classification.
+        options["feature_location"] = ""
+    default_cfg = timm.get_pretrained_cfg(name)
+    if default_cfg is not None and default_cfg.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        model = timm.create_model(name, pretrained=False, features_only=True, **options)
+    except (RuntimeError, TypeError, AttributeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"backbone: {name!r} cannot give feature maps at {image_size} px: {error}"
+        ) from error
+    backbone = Backbone(model, name)
+    if not backbone.channels:
+        raise ValueError(f"backbone: {name!r} has no feature map of stride {FINEST_STRIDE} or coarser")
+    return backbone
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"weights: no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"weights: cannot read {path}: {first}") from error
+    except Exception as error:
+        # safetensors raises an exception type of its own, derived from Exception only.
+        raise ValueError(f"weights: cannot read {path}: {error}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
+        raise ValueError(f"weights: {path} holds no state dict of tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _by_name(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    if all(name in state and state[name].shape == value.shape for name, value in own.items()):
+        return {name: state[name] for name in own}
+    return None
+
+
+def _by_order(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    # A feature extractor lacks the classifier at the end, so the file may hold more tensors than it does.
+    if len(state) < len(own):
+        return None
+    pairs = list(zip(own, state, strict=False))
+    if any(own[a].shape != state[b].shape for a, b in pairs):
+        return None
+    return {a: state[b] for a, b in pairs}
+
+
+def load_backbone_weights(net: nn.Module, path: str | Path) -> str:
+    """Load a backbone state dict from a file, by name or, where every shape agrees in order, by order.
+
+    Args:
+        net: a `KeypointPoseNet`, a `Backbone` or a timm feature extractor.
+        path: `.safetensors`, or a PyTorch file (read with `weights_only=True`) holding a state dict; a
+            classifier after the backbone's tensors is left out.
+
+    Returns:
+        "name" or "order": how the tensors were matched.
+
+    Raises:
+        ValueError: the file cannot be read, or its tensors match neither way.
+    """
+    holder = getattr(net, "backbone", net)
+    model = holder.model if isinstance(holder, Backbone) else holder
+    state = _read_state(Path(path))
+    own = model.state_dict()
+    # Counters are left out on both sides: old files lack `num_batches_tracked`.
+    own = {k: v for k, v in own.items() if not k.endswith("num_batches_tracked")}
+    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    for how, match in (("name", _by_name), ("order", _by_order)):
+        found = match(own, state)
+        if found is not None:
+            model.load_state_dict(found, strict=False)
+            return how
+    name = next((k for k, v in own.items() if k not in state or state[k].shape != v.shape), "")
+    raise ValueError(
+        f"weights: {path} ({len(state)} tensors) fits the backbone ({len(own)} tensors) neither by name "
+        f"(first mismatch: {name} {tuple(own[name].shape)}) nor by the order of shapes; "
+        f"is it the same architecture?"
+    )

@@ -1,0 +1,117 @@
+"""Heatmaps and pixels: the spatial softmax (DSNT) and the one place where its pixel convention is written.
+
+Pixels follow OpenCV: an integer coordinate is the centre of a pixel. A heatmap cell `u` of a network with
+stride `s` covers the crop pixels `s u .. s u + s - 1`, so that its centre lies at
+
+    x = (u + 0.5) s - 0.5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "crop_from_cell",
+    "gaussian_heatmap",
+    "heatmap_spread",
+    "map_points",
+    "soft_argmax",
+    "spatial_softmax",
+]
+
+
+def crop_from_cell(cells: Tensor, stride: float) -> Tensor:
+    """Map heatmap coordinates to crop pixels: `x = (u + 0.5) stride - 0.5`.
+
+    Args:
+        cells: (..., 2) heatmap coordinates (column, row); an integer is the centre of a cell.
+        stride: crop pixels per heatmap cell.
+
+    Returns:
+        (..., 2) crop pixels (x, y); an integer is the centre of a pixel.
+    """
+    return (cells + 0.5) * stride - 0.5
+
+
+def map_points(points: Tensor, affine: Tensor) -> Tensor:
+    """Apply affine maps to points: `A [x, y, 1]`, in the precision of `affine`.
+
+    Args:
+        points: (..., N, 2) pixels.
+        affine: (..., 2, 3), for instance `full_from_crop`.
+
+    Returns:
+        (..., N, 2) mapped pixels.
+    """
+    points = points.to(affine.dtype)
+    return points @ affine[..., :2].transpose(-1, -2) + affine[..., None, :, 2]
+
+
+def spatial_softmax(logits: Tensor) -> Tensor:
+    """Turn heatmap logits (..., h, w) into probabilities over the h x w cells."""
+    return logits.flatten(-2).softmax(-1).view_as(logits)
+
+
+def _axes(heatmap: Tensor) -> tuple[Tensor, Tensor]:
+    height, width = heatmap.shape[-2:]
+    columns = torch.arange(width, dtype=heatmap.dtype, device=heatmap.device)
+    rows = torch.arange(height, dtype=heatmap.dtype, device=heatmap.device)
+    return columns, rows
+
+
+def soft_argmax(probabilities: Tensor, stride: float) -> Tensor:
+    """Decode heatmaps to crop pixels by their mean (DSNT): `x = sum_uv p_uv crop_from_cell(u, v)`.
+
+    A heatmap with all of its mass in one cell decodes to exactly the centre of that cell.
+
+    Args:
+        probabilities: (..., h, w), each map >= 0 with sum 1 (see `spatial_softmax`).
+        stride: crop pixels per heatmap cell.
+
+    Returns:
+        (..., 2) crop pixels (x, y).
+
+    Reference:
+        Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018, section 3.
+    """
+    columns, rows = _axes(probabilities)
+    u = (probabilities.sum(-2) * columns).sum(-1)
+    v = (probabilities.sum(-1) * rows).sum(-1)
+    return crop_from_cell(torch.stack([u, v], -1), stride)
+
+
+def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
+    """Standard deviation of each heatmap along x and y, crop pixels, (..., h, w) -> (..., 2).
+
+    The variance of a single cell, `stride^2 / 12`, is included, so that the result is never zero.
+    """
+    columns, rows = _axes(probabilities)
+
+    def variance(marginal: Tensor, axis: Tensor) -> Tensor:
+        mean = (marginal * axis).sum(-1, keepdim=True)
+        return (marginal * (axis - mean).square()).sum(-1) + 1 / 12
+
+    both = [variance(probabilities.sum(-2), columns), variance(probabilities.sum(-1), rows)]
+    return torch.stack(both, -1).sqrt() * stride
+
+
+def gaussian_heatmap(points: Tensor, size: tuple[int, int], stride: float, sigma: float) -> Tensor:
+    """Discrete Gaussians around crop pixels, each normalised to sum 1 over the grid.
+
+    Args:
+        points: (..., 2) crop pixels (x, y).
+        size: (h, w) cells.
+        stride: crop pixels per cell.
+        sigma: standard deviation in crop pixels, > 0.
+
+    Returns:
+        (..., h, w) probabilities; finite for points anywhere, also far outside the grid.
+    """
+    height, width = size
+    columns = crop_from_cell(torch.arange(width, dtype=points.dtype, device=points.device), stride)
+    rows = crop_from_cell(torch.arange(height, dtype=points.dtype, device=points.device), stride)
+    # A softmax per axis, not exp(): far outside the grid every exp() would underflow to 0 / 0.
+    along_x = (-0.5 * ((columns - points[..., 0, None]) / sigma).square()).softmax(-1)
+    along_y = (-0.5 * ((rows - points[..., 1, None]) / sigma).square()).softmax(-1)
+    return along_y[..., :, None] * along_x[..., None, :]

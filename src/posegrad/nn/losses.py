@@ -1,0 +1,139 @@
+"""The losses of the BPnP paper, each alone: heatmap `l_h`, pose `l_p`, mixture `l_m = l_h + beta l_p`.
+
+Every pixel distance is divided by the side of the crop (in the pixels it is measured in), so that weights and
+scales mean the same for any image size, focal length and object.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posegrad.cameras import Camera
+from posegrad.nn.heatmaps import gaussian_heatmap, soft_argmax, spatial_softmax
+from posegrad.pose import Pose
+from posegrad.problems.pnp import PnPSolution
+from posegrad.projection import project_points
+
+__all__ = ["crop_extent", "heatmap_loss", "mixture", "pose_loss", "warm_up"]
+
+
+def crop_extent(full_from_crop: Tensor, size: int) -> Tensor:
+    """Side of a crop in full-image pixels: `size sqrt |det A|`, (..., 2, 3) -> (...)."""
+    a = full_from_crop
+    determinant = a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
+    return size * determinant.abs().sqrt()
+
+
+def heatmap_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    stride: int,
+    sigma: float = 4.0,
+    coordinate: float = 10.0,
+    points2d: Tensor | None = None,
+) -> Tensor:
+    """Heatmap loss `l_h`: divergence from a Gaussian at the true keypoint plus the error of the decoded one.
+
+        l_h = mean_i  KL(g_i || softmax(logits_i)) + coordinate |x_i - x*_i|_1 / S
+
+    The paper compares heatmaps by their squared difference; the divergence has a useful gradient from flat
+    heatmaps on, and the coordinate term takes out the bias of the soft argmax. Keypoints outside the crop are
+    left out.
+
+    Args:
+        logits: (B, N, h, w).
+        target: (B, N, 2) true keypoints, crop pixels.
+        stride: crop pixels per heatmap cell.
+        sigma: standard deviation of the Gaussian, crop pixels, > 0.
+        coordinate: weight of the coordinate term, >= 0.
+        points2d: (B, N, 2) the decoded keypoints if at hand (a gradient at them then shows in a log).
+
+    Returns:
+        Scalar; 0 if every keypoint is outside.
+
+    Reference:
+        Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018, section 4.
+    """
+    height, width = logits.shape[-2:]
+    extent = torch.tensor([width, height], dtype=logits.dtype, device=logits.device) * stride
+    target = target.to(logits.dtype)
+    inside = ((target >= -0.5) & (target <= extent - 0.5)).all(-1)
+    target = torch.where(inside[..., None], target, torch.zeros_like(target))
+    goal = gaussian_heatmap(target, (height, width), stride, sigma)
+    log_p = logits.flatten(-2).log_softmax(-1).view_as(logits)
+    divergence = (torch.xlogy(goal, goal) - goal * log_p).sum((-2, -1))
+    if points2d is None:
+        points2d = soft_argmax(spatial_softmax(logits), stride)
+    distance = ((points2d - target) / extent).abs().sum(-1)
+    per_point = torch.where(inside, divergence + coordinate * distance, torch.zeros_like(divergence))
+    return per_point.sum() / inside.sum().clamp(min=1)
+
+
+def _robust(squared: Tensor, scale: float | None) -> Tensor:
+    if scale is None:
+        return squared
+    # Pseudo-Huber on the distance: s near 0, 2 c sqrt(s) far away; smooth, and no square root at 0.
+    c2 = scale * scale
+    return 2 * c2 * ((1 + squared / c2).sqrt() - 1)
+
+
+def pose_loss(
+    solution: PnPSolution,
+    pose: Pose,
+    points2d: Tensor,
+    points3d: Tensor,
+    camera: Camera | Tensor,
+    *,
+    extent: Tensor | float,
+    reprojection: float = 1.0,
+    robust: float | None = 0.1,
+) -> Tensor:
+    """Pose loss `l_p`: pixel distance between the projections with the solved and with the true pose.
+
+        l_p = mean_i rho(|pi(z_i | y) - pi(z_i | y*)|^2 / S^2) + reprojection rho(|x_i - pi(z_i | y)|^2 / S^2)
+
+    With `robust=None`, rho(s) = s: the paper's loss. The default rho bounds the gradient of every point,
+    rho(s) = 2 c^2 (sqrt(1 + s / c^2) - 1), so that a wild pose cannot dominate the batch. Failed items add
+    zero value and zero gradient, and are counted in the mean.
+
+    Args:
+        solution: of `KeypointPoseNet.solve` or `pg.solve_pnp`.
+        pose: the true poses y*, (B,).
+        points2d: (B, N, 2) predicted keypoints x, full-image pixels.
+        points3d: (N, 3) or (B, N, 3).
+        camera: K or a pg camera, as given to PnP.
+        extent: S, the side of the crop in full-image pixels (see `crop_extent`), a number or (B,).
+        reprojection: lambda of the paper, >= 0: the pull of the keypoints to the nearest consistent set.
+        robust: c, in crop sides, > 0; None: the paper's squared distance.
+
+    Reference:
+        Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020.
+    """
+    ok = solution.ok
+    # A failed pose may project to infinity; the true one stands in for it, so that no NaN enters the graph.
+    R = torch.where(ok[..., None, None], solution.pose.R, pose.R.to(solution.pose.R.dtype))
+    t = torch.where(ok[..., None], solution.pose.t, pose.t.to(solution.pose.t.dtype))
+    seen = project_points(points3d, camera, Pose(R, t))
+    with torch.no_grad():
+        true = project_points(points3d, camera, Pose(pose.R.to(R.dtype), pose.t.to(t.dtype)))
+    scale = torch.as_tensor(extent, dtype=seen.dtype, device=seen.device)[..., None, None]
+    per_point = _robust(((seen - true) / scale).square().sum(-1), robust)
+    if reprojection:
+        off = ((points2d.to(seen.dtype) - seen) / scale).square().sum(-1)
+        per_point = per_point + reprojection * _robust(off, robust)
+    per_item = per_point.mean(-1)
+    return torch.where(ok, per_item, torch.zeros_like(per_item)).mean()
+
+
+def warm_up(progress: float, start: float, end: float) -> float:
+    """Ramp from 0 at `start` to 1 at `end`, all as fractions of the run in [0, 1]."""
+    if progress >= end:
+        return 1.0
+    return max(0.0, (progress - start) / (end - start)) if progress > start else 0.0
+
+
+def mixture(heatmap: Tensor, pose: Tensor, beta: float) -> Tensor:
+    """Mixture `l_m = l_h + beta l_p`."""
+    return heatmap + beta * pose

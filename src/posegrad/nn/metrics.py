@@ -1,0 +1,124 @@
+"""Pose metrics, each per item (...,): lengths in the unit of the poses and points, angles in degrees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posegrad.cameras import Camera, as_camera
+from posegrad.pose import Pose
+
+__all__ = [
+    "add",
+    "adds",
+    "projection_2d",
+    "recall",
+    "recall_5cm_5deg",
+    "rotation_error_deg",
+    "translation_error",
+]
+
+
+def add(pose: Pose, true: Pose, points: Tensor) -> Tensor:
+    """ADD: mean distance between the model's points in the two poses, `mean_i |R z + t - (R* z + t*)|`.
+
+    Args:
+        pose, true: (...,) poses.
+        points: (V, 3) vertices of the model, same unit as the translations.
+
+    Returns:
+        (...,) in that unit; usually counted correct below 0.1 diameter (see `recall`).
+
+    Reference:
+        Hinterstoisser et al., "Model Based Training, Detection and Pose Estimation of Texture-Less 3D Objects
+        in Heavily Cluttered Scenes", ACCV 2012.
+    """
+    return (pose.act(points) - true.act(points)).norm(dim=-1).mean(-1)
+
+
+def adds(pose: Pose, true: Pose, points: Tensor, *, chunk: int = 1024) -> Tensor:
+    """ADD-S: mean distance from each point in the true pose to the nearest in the other (symmetry).
+
+    Args:
+        pose, true: (...,) poses.
+        points: (V, 3) vertices of the model, same unit as the translations.
+        chunk: points handled at once; memory grows with chunk x V per item.
+
+    Returns:
+        (...,) in the unit of the points.
+
+    Reference:
+        Hinterstoisser et al., ACCV 2012 (see `add`).
+    """
+    seen, actual = pose.act(points), true.act(points)
+    shape = torch.broadcast_shapes(seen.shape, actual.shape)
+    seen = seen.expand(shape).reshape(-1, *shape[-2:])
+    actual = actual.expand(shape).reshape(-1, *shape[-2:])
+    means = []
+    for one, other in zip(seen, actual, strict=True):
+        # Exact differences: the matrix-product form loses the last digits far from the origin.
+        nearest = [
+            torch.cdist(part, one, compute_mode="donot_use_mm_for_euclid_dist").amin(-1)
+            for part in other.split(chunk)
+        ]
+        means.append(torch.cat(nearest).mean())
+    return torch.stack(means).reshape(shape[:-2])
+
+
+def projection_2d(pose: Pose, true: Pose, points: Tensor, camera: Camera | Tensor) -> Tensor:
+    """2D projection error: mean pixel distance between the projections of the points in the two poses.
+
+    Args:
+        pose, true: (...,) poses.
+        points: (V, 3) vertices of the model.
+        camera: K or a pg camera of the full image.
+
+    Returns:
+        (...,) full-image pixels; usually counted correct below 5 px. An item with a point at or behind the
+        camera in either pose has an infinite error.
+    """
+    seen = as_camera(camera).project(pose.act(points))
+    actual = as_camera(camera).project(true.act(points))
+    error = (seen.points2d - actual.points2d).norm(dim=-1).mean(-1)
+    front = (seen.valid & actual.valid).all(-1)
+    return torch.where(front, error, torch.full_like(error, torch.inf))
+
+
+def rotation_error_deg(pose: Pose, true: Pose) -> Tensor:
+    """Angle of `R R*^T` in degrees, [0, 180]: `atan2(|sin|, cos)`, accurate near 0 as well as near 180."""
+    off = pose.R @ true.R.transpose(-1, -2)
+    skew = off - off.transpose(-1, -2)
+    sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1).norm(dim=-1) / 2
+    cosine = (off.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    return torch.rad2deg(torch.atan2(sine, cosine))
+
+
+def translation_error(pose: Pose, true: Pose) -> Tensor:
+    """Distance `|t - t*|`, in the unit of the translations."""
+    return (pose.t - true.t).norm(dim=-1)
+
+
+def recall(error: Tensor, threshold: Tensor | float, ok: Tensor | None = None) -> Tensor:
+    """Share of items with an error below the threshold, in [0, 1]; failed items count as wrong.
+
+    Args:
+        error: (...,) of any metric here; NaN counts as wrong.
+        threshold: same unit; for ADD 0.1 times the diameter of the object, for `projection_2d` 5 px.
+        ok: (...,) bool, False for items whose solution failed.
+    """
+    right = error < threshold
+    if ok is not None:
+        right = right & ok
+    return right.double().mean()
+
+
+def recall_5cm_5deg(pose: Pose, true: Pose, *, cm: float, ok: Tensor | None = None) -> Tensor:
+    """Share of items within 5 cm and 5 degrees, in [0, 1]; failed items count as wrong.
+
+    Args:
+        pose, true: (...,) poses.
+        cm: one centimetre in the unit of the translations: 10 for millimetres, 0.01 for metres.
+        ok: (...,) bool, False for items whose solution failed.
+    """
+    near = torch.where(rotation_error_deg(pose, true) < 5, translation_error(pose, true), torch.inf)
+    return recall(near, 5 * cm, ok)

@@ -1,0 +1,196 @@
+"""The keypoint network: image crop -> heatmaps -> keypoints and confidences -> PnP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posegrad.cameras import Camera
+from posegrad.nn.backbone import FINEST_STRIDE, create_backbone
+from posegrad.nn.heatmaps import heatmap_spread, map_points, soft_argmax, spatial_softmax
+from posegrad.pose import Pose
+from posegrad.problems.pnp import PnP, PnPSolution
+
+__all__ = ["KeypointPoseNet", "KeypointPrediction"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class KeypointPrediction:
+    """What `KeypointPoseNet` sees in a batch of crops.
+
+    Attributes:
+        logits: (B, N, h, w) heatmap logits, float32.
+        points2d: (B, N, 2) keypoints, crop pixels (integer = pixel centre).
+        spread: (B, N, 2) standard deviation of the heatmaps along x and y, crop pixels.
+        weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints (ones without a confidence head).
+        stride: crop pixels per heatmap cell.
+    """
+
+    logits: Tensor
+    points2d: Tensor
+    spread: Tensor
+    weights: Tensor
+    stride: int
+
+    def in_full_image(self, full_from_crop: Tensor) -> Tensor:
+        """The keypoints in full-image pixels, (B, N, 2), in the precision of `full_from_crop` (B, 2, 3)."""
+        return map_points(self.points2d, full_from_crop)
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class FeatureFusion(nn.Module):
+    """Top-down pyramid: every map is reduced to `width` channels and added to the enlarged coarser one.
+
+    Reference:
+        Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017, section 3.
+    """
+
+    def __init__(self, channels: list[int], width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.smooth = nn.ModuleList(_conv_norm(width, width, 3) for _ in channels)
+
+    def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+        fused: Tensor | None = None
+        for level in reversed(range(len(maps))):
+            here = self.lateral[level](maps[level])
+            if fused is not None:
+                here = here + F.interpolate(fused, size=here.shape[-2:], mode="bilinear")
+            if level == 0 and here.shape[-2:] != size:
+                here = F.interpolate(here, size=size, mode="bilinear")
+            fused = self.smooth[level](here)
+        assert fused is not None
+        return fused
+
+
+class KeypointPoseNet(nn.Module):
+    """Keypoint heatmaps from a timm backbone, decoded by DSNT, with a PnP layer on full-image pixels.
+
+    Args:
+        num_keypoints: N >= 4, the number of 3D points on the object.
+        backbone: any timm name; `hrnet_w18_small` is of the family used by the BPnP paper.
+        image_size: side of the square crops, pixels, a multiple of 32.
+        width: channels of the feature pyramid.
+        confidence: learn one PnP weight per keypoint. The weights are `N softmax(...)`: a pose loss cannot
+            see their common scale. They start, and without a pose loss stay, exactly uniform.
+        pnp: the layer that solves for the pose; default `pg.PnP()`.
+
+    Raises:
+        ValueError: unknown backbone, too few keypoints, image size that is not a positive multiple of 32.
+
+    Reference:
+        Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        num_keypoints: int,
+        backbone: str = "hrnet_w18_small",
+        *,
+        image_size: int = 128,
+        width: int = 64,
+        confidence: bool = True,
+        pnp: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if num_keypoints < 4:
+            raise ValueError(f"num_keypoints: got {num_keypoints}, PnP with a unique answer needs at least 4")
+        if image_size < 32 or image_size % 32:
+            raise ValueError(f"image_size: got {image_size}, expected a positive multiple of 32 (pixels)")
+        self.num_keypoints = num_keypoints
+        self.image_size = image_size
+        self.stride = FINEST_STRIDE
+        self.backbone = create_backbone(backbone, image_size)
+        self.fusion = FeatureFusion(self.backbone.channels, width)
+        self.to_logits = nn.Conv2d(width, num_keypoints, 1)
+        self.to_confidence = ConfidenceHead(num_keypoints, width) if confidence else None
+        self.pnp = PnP() if pnp is None else pnp
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> KeypointPrediction:
+        """Find the keypoints in crops.
+
+        Args:
+            image: (B, 3, S, S) RGB, uint8 in [0, 255] or floating point in [0, 1].
+
+        Raises:
+            ValueError: wrong shape or dtype.
+        """
+        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
+            raise ValueError(
+                f"image: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of 32"
+            )
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise ValueError(f"image: got {image.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
+        pixels = image.to(self._mean.dtype)
+        if image.dtype == torch.uint8:
+            pixels = pixels / 255
+        maps = self.backbone((pixels - self._mean) / self._std)
+        size = (image.shape[2] // self.stride, image.shape[3] // self.stride)
+        features = self.fusion(maps, size)
+        # From here on in full precision: bfloat16 logits would cost a tenth of a pixel.
+        with torch.autocast(image.device.type, enabled=False):
+            features = features.to(self.to_logits.weight.dtype)
+            logits = self.to_logits(features)
+            probabilities = spatial_softmax(logits)
+            points2d = soft_argmax(probabilities, self.stride)
+            spread = heatmap_spread(probabilities, self.stride)
+            if self.to_confidence is None:
+                weights = torch.ones_like(points2d[..., 0])
+            else:
+                weights = self.to_confidence(features, probabilities, spread / image.shape[-1])
+        return KeypointPrediction(logits, points2d, spread, weights, self.stride)
+
+    def solve(
+        self,
+        prediction: KeypointPrediction,
+        points3d: Tensor,
+        camera: Camera | Tensor,
+        full_from_crop: Tensor | None = None,
+        *,
+        init: Pose | None = None,
+    ) -> PnPSolution:
+        """Solve PnP on the full-image pixels of the predicted keypoints, in the precision of `points3d`.
+
+        Args:
+            prediction: of `forward`.
+            points3d: (N, 3) or (B, N, 3) keypoints on the object.
+            camera: K (3, 3) or (B, 3, 3), or a pg camera, of the full image.
+            full_from_crop: (B, 2, 3) affine map from crop to full-image pixels; None: the crop is the image.
+            init: start of a local refinement; None: a global start.
+        """
+        points2d = prediction.points2d.to(points3d.dtype)
+        if full_from_crop is not None:
+            points2d = map_points(points2d, full_from_crop.to(points3d.dtype))
+        weights = prediction.weights.to(points3d.dtype)
+        return self.pnp(points2d, points3d, camera, weights=weights, init=init)
+
+
+class ConfidenceHead(nn.Module):
+    """PnP weights `N softmax(c)`: c is linear in the features under the heatmap and in its log spread."""
+
+    def __init__(self, num_keypoints: int, width: int) -> None:
+        super().__init__()
+        self.from_features = nn.Parameter(torch.zeros(num_keypoints, width))
+        self.from_spread = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(num_keypoints))
+
+    def forward(self, features: Tensor, probabilities: Tensor, spread: Tensor) -> Tensor:
+        # The heatmaps are held constant: a weight must not move its own keypoint.
+        under = torch.einsum("bnhw,bchw->bnc", probabilities.detach(), features)
+        confidence = (under * self.from_features).sum(-1) + self.bias
+        confidence = confidence - self.from_spread * spread.detach().log().sum(-1)
+        return confidence.softmax(-1) * confidence.shape[-1]

@@ -1,0 +1,197 @@
+"""What a training run is made of; every field is an option of `posegrad train`.
+
+Pixels are crop pixels unless said otherwise; fractions of the run lie in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from posegrad.train.errors import RunError
+
+__all__ = [
+    "DataConfig",
+    "EvalConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RunConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from and how they are cropped."""
+
+    root: Annotated[Path | None, tyro.conf.arg(name="data")] = None
+    """Dataset folder in BOP layout; None: the embedded dataset, rendered on first use."""
+    object_id: Annotated[int | None, tyro.conf.arg(name="object")] = None
+    """Object id; None: the only object of the dataset."""
+    split: Path | None = None
+    """JSON file {"train": [image ids], "test": [...]}: only those frames are read, both from --train-folder;
+    None: train on all of --train-folder, test on all of --test-folder."""
+    train_folder: str | None = None
+    """Folder of the training scenes; None: "train", or the only folder with scenes."""
+    test_folder: str | None = None
+    """Folder of the held-out scenes; None: "test", or the only folder with scenes."""
+    min_visibility: float = 0.1
+    """Smallest visible share of the object, in [0, 1]."""
+    image_size: int = 128
+    """Side of the crops, pixels, a multiple of 32."""
+    padding: float = 1.4
+    """Side of a crop over the longer side of the object's visible box, > 1."""
+    keypoints: int = 16
+    """Keypoints, by farthest-point sampling of the mesh, >= 4."""
+    augment: bool = True
+    """Random shift, scale, rotation, colour, blur, noise and cutout of the training crops."""
+    rotation: float = 180.0
+    """Largest in-plane rotation of the training crops, degrees, in [0, 180]."""
+    all_views: bool = False
+    """Embedded dataset: views from all of SO(3), 4 to 10 diameters away, not the upper hemisphere, 4 to 7."""
+    cache: Path | None = None
+    """Where the embedded dataset is kept; None: $POSEGRAD_CACHE, else the user's cache folder."""
+    workers: int = 0
+    """Processes that prepare crops; 0: the main process does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: str = "hrnet_w18_small"
+    """Any timm model with feature maps."""
+    weights: Path | None = None
+    """State dict of the backbone (.pth, .pt, .safetensors), matched by name or by the order of shapes; None:
+    random weights. Nothing is ever downloaded."""
+    width: int = 64
+    """Channels of the feature pyramid."""
+    confidence: bool = True
+    """Learn a PnP weight per keypoint (trained by the pose loss only)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """l_h (heatmap), l_p (pose, through PnP) or l_m = l_h + beta l_p (mixed)."""
+
+    loss: Literal["heatmap", "pose", "mixed"] = "mixed"
+    """Which of the three."""
+    beta: float = 10.0
+    """Weight of l_p in l_m. Distances are in crop sides, so that one value serves all image sizes."""
+    reprojection: float = 1.0
+    """Weight (lambda) of the reprojection term in l_p."""
+    robust: float = 0.1
+    """Distance from which l_p grows linearly, crop sides; 0: squares throughout, as in the paper."""
+    beta_start: float = 0.2
+    """l_m: fraction of the run after which l_p joins."""
+    beta_full: float = 0.4
+    """l_m: fraction of the run from which beta has its full value."""
+    sigma: float = 3.0
+    """Standard deviation of the Gaussian in l_h, pixels."""
+    coordinate: float = 10.0
+    """Weight of the coordinate term in l_h (L1, in crop sides)."""
+    start_from_truth: bool = True
+    """Training: start PnP at the true pose, as the paper does; else from scratch. Evaluation never does."""
+    max_gain: float = 2.0
+    """Bound on the gain of the PnP layer's gradient for near-degenerate items; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW under a one-cycle schedule: linear warm-up, then a cosine to zero."""
+
+    epochs: float = 14.0
+    """Passes over the training crops."""
+    steps: int | None = None
+    """Optimiser steps; overrides --epochs."""
+    max_minutes: float | None = None
+    """Wall-clock limit of the training loop, minutes: the schedule is shortened to end within it."""
+    batch_size: int = 32
+    """Crops per step."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    backbone_lr: float = 1.0
+    """Factor on --lr for the backbone (below 1 for loaded weights, say)."""
+    weight_decay: float = 1e-2
+    """AdamW weight decay (convolutions only)."""
+    warm_up: float = 0.08
+    """Fraction of the run in which the learning rate rises."""
+    clip: float = 1.0
+    """Largest norm of the gradient of all weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Bookkeeping."""
+
+    out: Path = Path("runs/latest")
+    """Run folder; files of an earlier run in it are overwritten."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the convolutions; auto: bfloat16 where the processor multiplies it natively. PnP is always float64."""
+    threads: int | None = None
+    """CPU threads; None: PyTorch's choice."""
+    log_every: int = 10
+    """Steps between two lines of log.jsonl."""
+    pictures: int = 16
+    """Held-out crops drawn with predicted and true pose; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """A finished run, and the data to evaluate it on: by default those it was to be tested on."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished `posegrad train`."""
+    root: Annotated[Path | None, tyro.conf.arg(name="data")] = None
+    """Another dataset folder in BOP layout, in millimetres."""
+    object_id: Annotated[int | None, tyro.conf.arg(name="object")] = None
+    """Another object id."""
+    split: Path | None = None
+    """Another split file {"train": [image ids], "test": [...]}."""
+    pictures: int = 0
+    """Test crops drawn with predicted and true pose, in the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All settings of a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def to_json(self) -> str:
+        """As indented JSON; paths as strings."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Inverse of `to_json`; unknown entries raise RunError."""
+        sections = {
+            "data": DataConfig,
+            "model": ModelConfig,
+            "loss": LossConfig,
+            "optimizer": OptimizerConfig,
+            "run": RunConfig,
+        }
+        paths = {"root", "split", "cache", "weights", "out"}
+        values: dict[str, Any] = {}
+        for name, content in json.loads(text).items():
+            if name not in sections:
+                raise RunError(f"config.json: unknown section {name!r}")
+            unknown = set(content) - {f.name for f in dataclasses.fields(sections[name])}
+            if unknown:
+                raise RunError(f"config.json: unknown entries {sorted(unknown)} in {name!r}")
+            content = {k: Path(v) if k in paths and v is not None else v for k, v in content.items()}
+            values[name] = sections[name](**content)
+        return cls(**values)

@@ -1,0 +1,184 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from posegrad.data import Augmentation, CropDataset
+from posegrad.nn import KeypointPoseNet, load_backbone_weights
+from posegrad.train.config import OptimizerConfig, RunConfig, TrainConfig
+from posegrad.train.errors import RunError
+from posegrad.train.objective import Objective, pnp_layer
+from posegrad.train.record import Recorder
+from posegrad.train.source import Source
+
+__all__ = ["Trained", "build_network", "convolution_precision", "fit"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Outcome of `fit`: the network, steps done, share of them with the pose loss, seconds of the loop."""
+
+    net: KeypointPoseNet
+    steps: int
+    pose_share: float
+    seconds: float
+    images_per_second: float
+    precision: str
+
+
+def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+    """The dtype of the convolutions: "auto" is bfloat16 where the hardware multiplies it natively."""
+    if config.precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+            native = device.type == "cpu" and probe is not None and bool(probe())
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+
+
+def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
+    """The network of a configuration, with its backbone's weights if asked for.
+
+    Raises:
+        RunError: unknown backbone, unusable weights, impossible sizes.
+    """
+    try:
+        net = KeypointPoseNet(
+            config.data.keypoints,
+            config.model.backbone,
+            image_size=config.data.image_size,
+            width=config.model.width,
+            confidence=config.model.confidence,
+            pnp=pnp_layer(config.loss),
+        )
+        if load_weights and config.model.weights is not None:
+            load_backbone_weights(net, config.model.weights)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    return net
+
+
+def learning_rate(progress: float, warm_up: float) -> float:
+    """One-cycle factor in [0, 1]: linear rise over `warm_up`, then a cosine to zero at progress 1."""
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / max(1 - warm_up, 1e-9))))
+
+
+def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices and kernels only, a learning rate of its own for the backbone."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in net.named_parameters():
+        groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
+    options = []
+    for (backbone, decays), parameters in groups.items():
+        lr = config.lr * (config.backbone_lr if backbone else 1.0)
+        decay = config.weight_decay if decays else 0.0
+        options.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
+    return torch.optim.AdamW(options, betas=(0.9, 0.99))
+
+
+def _endless(loader: DataLoader, crops: CropDataset) -> Iterator[dict[str, Tensor]]:
+    epoch = 0
+    while True:
+        crops.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def training_crops(config: TrainConfig, source: Source) -> CropDataset:
+    """The training instances as augmented crops."""
+    augmentation = Augmentation(rotation_deg=config.data.rotation) if config.data.augment else None
+    return CropDataset(
+        source.train,
+        size=config.data.image_size,
+        padding=config.data.padding,
+        augmentation=augmentation,
+        seed=config.run.seed,
+    )
+
+
+def fit(config: TrainConfig, source: Source, recorder: Recorder) -> Trained:
+    """Train a network; every line of the log goes to `recorder`.
+
+    Raises:
+        RunError: settings that cannot work.
+        DatasetError: an image is missing or damaged.
+    """
+    torch.manual_seed(config.run.seed)
+    accelerator = Accelerator()
+    device = accelerator.device
+    precision = convolution_precision(config.run, device)
+    options = config.optimizer
+    crops = training_crops(config, source)
+    batch_size = min(options.batch_size, len(crops))
+    order = torch.Generator().manual_seed(config.run.seed)
+    loader = DataLoader(
+        crops,
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        generator=order,
+        num_workers=config.data.workers,
+        persistent_workers=config.data.workers > 0,
+    )
+    steps = options.steps if options.steps is not None else round(options.epochs * len(crops) / batch_size)
+    if steps < 1:
+        raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
+    net = build_network(config)
+    net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = make_optimizer(net, options)
+    model, optimizer, loader = accelerator.prepare(net, optimizer, loader)
+    objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+    model.train()
+
+    start, step, pose_steps = time.perf_counter(), 0, 0
+    batches = _endless(loader, crops)
+    bar = tqdm(total=steps, desc="train", unit="step", dynamic_ncols=True)
+    while step < steps:
+        progress = step / steps
+        if options.max_minutes is not None:
+            progress = max(progress, (time.perf_counter() - start) / (60 * options.max_minutes))
+            if progress >= 1:
+                break
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
+        batch = next(batches)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            seen = model(batch["image"])
+        terms = objective(seen, batch, progress)
+        logged = step % config.run.log_every == 0
+        norms = terms.gradient_norms() if logged else {}
+        optimizer.zero_grad()
+        accelerator.backward(terms.total)
+        norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
+        if bool(torch.isfinite(torch.as_tensor(norm))):
+            optimizer.step()
+        pose_steps += terms.pose is not None
+        step += 1
+        bar.update()
+        if logged:
+            line = recorder.log(step, progress, optimizer.param_groups[0]["lr"], float(norm), terms, norms)
+            bar.set_postfix_str(line)
+    bar.close()
+    seconds = time.perf_counter() - start
+    return Trained(
+        net=net,
+        steps=step,
+        pose_share=pose_steps / step,
+        seconds=seconds,
+        images_per_second=step * batch_size / seconds,
+        precision=str(precision).removeprefix("torch."),
+    )

@@ -1,0 +1,128 @@
+"""The loss of one batch, and how strongly each part pulls at the keypoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from posegrad.nn import (
+    KeypointPoseNet,
+    KeypointPrediction,
+    crop_extent,
+    heatmap_loss,
+    map_points,
+    pose_loss,
+    warm_up,
+)
+from posegrad.optim.adjoint import Implicit
+from posegrad.pose import Pose
+from posegrad.problems.pnp import PnP
+from posegrad.projection import project_points
+from posegrad.train.config import LossConfig
+
+__all__ = ["Objective", "Terms", "pnp_layer"]
+
+
+def pnp_layer(config: LossConfig) -> PnP:
+    """The PnP layer of a run: exact implicit gradients, bounded by `max_gain`."""
+    return PnP(adjoint=Implicit(max_gain=config.max_gain or None))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Losses of a batch; `pose` is None while the pose loss is off.
+
+    Attributes:
+        total: what is differentiated.
+        heatmap: l_h. pose: l_p, without its factor beta. beta: that factor at this moment.
+        failed: share of items whose PnP failed, in [0, 1].
+    """
+
+    total: Tensor
+    heatmap: Tensor
+    pose: Tensor | None
+    beta: float
+    failed: Tensor | None
+    prediction: KeypointPrediction
+
+    def gradient_norms(self) -> dict[str, float]:
+        """Norms of d l_h / d x and d (beta l_p) / d x, x the keypoints in crop pixels, and by the logits.
+
+        l_h reaches the keypoints through its coordinate term only; by the logits its gradient is complete.
+        """
+        at = {"keypoints": self.prediction.points2d, "logits": self.prediction.logits}
+        norms = {}
+        parts = {"heatmap": self.heatmap, "pose": None if self.pose is None else self.beta * self.pose}
+        for part, loss in parts.items():
+            for place, leaf in at.items():
+                norms[f"grad_{part}_{place}"] = _norm(loss, leaf)
+        return norms
+
+
+def _norm(loss: Tensor | None, leaf: Tensor) -> float:
+    if loss is None or not loss.requires_grad:
+        return 0.0
+    (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.norm())
+
+
+class Objective:
+    """Loss of a batch at a given progress of the run.
+
+    Args:
+        config: which loss, with which weights.
+        net: the network whose PnP layer is used.
+        keypoints: (N, 3) float64, mm.
+    """
+
+    def __init__(self, config: LossConfig, net: KeypointPoseNet, keypoints: Tensor) -> None:
+        self.config = config
+        self.net = net
+        self.keypoints = keypoints
+
+    def beta(self, progress: float) -> float:
+        """Weight of the pose loss at `progress` in [0, 1]."""
+        if self.config.loss == "heatmap":
+            return 0.0
+        if self.config.loss == "pose":
+            return self.config.beta
+        return self.config.beta * warm_up(progress, self.config.beta_start, self.config.beta_full)
+
+    def __call__(self, prediction: KeypointPrediction, batch: dict[str, Tensor], progress: float) -> Terms:
+        config, pose = self.config, Pose(batch["R"], batch["t"])
+        full_from_crop, K = batch["full_from_crop"], batch["K"]
+        target = map_points(project_points(self.keypoints, K, pose), invert_affine(full_from_crop))
+        l_h = heatmap_loss(
+            prediction.logits,
+            target,
+            stride=prediction.stride,
+            sigma=config.sigma,
+            coordinate=config.coordinate,
+            points2d=prediction.points2d,
+        )
+        beta = self.beta(progress)
+        if beta == 0:
+            return Terms(l_h, l_h, None, 0.0, None, prediction)
+        init = pose if config.start_from_truth else None
+        solution = self.net.solve(prediction, self.keypoints, K, full_from_crop, init=init)
+        l_p = pose_loss(
+            solution,
+            pose,
+            prediction.in_full_image(full_from_crop),
+            self.keypoints,
+            K,
+            extent=crop_extent(full_from_crop, batch["image"].shape[-1]),
+            reprojection=config.reprojection,
+            robust=config.robust or None,
+        ).to(l_h.dtype)
+        total = beta * l_p if config.loss == "pose" else l_h + beta * l_p
+        failed = (~solution.ok).double().mean()
+        return Terms(total, l_h, l_p, beta, failed, prediction)
+
+
+def invert_affine(affine: Tensor) -> Tensor:
+    """Inverse of (..., 2, 3) affine maps."""
+    linear = torch.linalg.inv(affine[..., :2])
+    return torch.cat([linear, -linear @ affine[..., 2:]], -1)
