@@ -109,3 +109,22 @@ def mesh_diameter(vertices: np.ndarray) -> float:
         j, k = np.unravel_index(pair.argmax(), pair.shape)
         largest = max(largest, float(((chunk[j] - candidates[k]) ** 2).sum()))
     return float(np.sqrt(largest))
+
+
+def simplify_mesh(mesh: Mesh, cell: float) -> Mesh:
+    """A coarser mesh of the same surface: one of the original vertices per occupied grid cell of side `cell`.
+
+    The vertex nearest to its cell's mean is kept, with its colour; faces that collapse are dropped.
+    """
+    keys = np.floor((mesh.vertices - mesh.vertices.min(0)) / cell).astype(np.int64)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    count = int(group.max()) + 1
+    members = np.bincount(group, minlength=count)
+    means = np.stack([np.bincount(group, mesh.vertices[:, k], count) for k in range(3)], axis=1) / members[:, None]
+    away = ((mesh.vertices - means[group]) ** 2).sum(1)
+    order = np.lexsort((away, group))  # by group, nearest to the mean first
+    kept = order[np.r_[0, np.cumsum(members)[:-1]]]
+    faces = group[mesh.faces]
+    whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return Mesh(mesh.vertices[kept], faces[whole], None if mesh.colors is None else mesh.colors[kept])

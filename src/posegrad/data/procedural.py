@@ -193,29 +193,26 @@ def _occlusion(shape: Shape, points: np.ndarray, normals: np.ndarray) -> np.ndar
     return np.clip(shade, 0.4, 1.0)
 
 
-def procedural_object(seed: int) -> tuple[Mesh, Mesh]:
+def procedural_object(seed: int, *, spacing: float = 0.9) -> Mesh:
     """A textured, clearly asymmetric object of diameter 100 mm, the same for the same seed.
 
     Args:
         seed: >= 0.
+        spacing: between neighbouring vertices, mm; about 25 000 / spacing^2 vertices.
 
     Returns:
-        A fine mesh to render (about 30 000 vertices, diameter exactly 100 mm) and a coarse one of the same surface and
-        colours in the same frame for evaluation and drawing (about 3 000 vertices).
+        A closed mesh; its origin is the centre of its box, and its diameter is exactly 100 mm.
     """
     shape = random_shape(np.random.default_rng([seed, 0]))
     bound = np.full(3, 2.0)
     rough, _ = surface_nets(shape.distance, -bound, bound, 0.08)
     low, high = rough.min(0) - 0.1, rough.max(0) + 0.1
-    fine = surface_nets(shape.distance, low, high, 0.018)
-    scale, origin = DIAMETER_MM / mesh_diameter(fine[0]), (fine[0].min(0) + fine[0].max(0)) / 2
-    meshes = []
-    for points, faces in (fine, surface_nets(shape.distance, low, high, 0.06)):
-        normals = numeric_gradient(shape.distance, points, 1e-3)
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        color = texture(shape, points, np.random.default_rng([seed, 1]))
-        color = color * _occlusion(shape, points, normals)[:, None]
-        # float32, so that the PLY file is exact and small
-        vertices = ((points - origin) * scale).astype(np.float32).astype(np.float64)
-        meshes.append(Mesh(vertices, faces, np.round(color * 255).astype(np.uint8)))
-    return meshes[0], meshes[1]
+    points, faces = surface_nets(shape.distance, low, high, spacing * mesh_diameter(rough) / DIAMETER_MM)
+    normals = numeric_gradient(shape.distance, points, 1e-3)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    color = texture(shape, points, np.random.default_rng([seed, 1]))
+    color = color * _occlusion(shape, points, normals)[:, None]
+    scale, origin = DIAMETER_MM / mesh_diameter(points), (points.min(0) + points.max(0)) / 2
+    # float32, so that the PLY file is exact and small
+    vertices = ((points - origin) * scale).astype(np.float32).astype(np.float64)
+    return Mesh(vertices, faces, np.round(color * 255).astype(np.uint8))

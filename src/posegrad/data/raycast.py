@@ -87,12 +87,14 @@ class RayCaster:
         values += self._attributes[corners[:, 1]] * u
         values += self._attributes[corners[:, 2]] * v
         normal = values[:, :3] @ R.T.astype(np.float32)
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
         direction = rays[hit] @ R.T.astype(np.float32)
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         mask = np.zeros(len(rays), dtype=bool)
         mask[hit] = True
-        return Hits(mask.reshape(len(y), len(x)), normal, values[:, 3:], direction)
+        return Hits(mask.reshape(len(y), len(x)), _unit(normal), values[:, 3:], _unit(direction))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.sqrt(np.maximum(np.einsum("ij,ij->i", rows, rows), 1e-12))[:, None]
 
 
 def shade(hits: Hits, keep: np.ndarray, lights: Lights) -> np.ndarray:
@@ -102,8 +104,6 @@ def shade(hits: Hits, keep: np.ndarray, lights: Lights) -> np.ndarray:
     highlight = np.zeros_like(albedo)
     for direction, color in zip(lights.directions.astype(np.float32), lights.colors.astype(np.float32), strict=True):
         light += np.maximum(normal @ direction, 0)[:, None] * color
-        half = view + direction
-        half /= np.linalg.norm(half, axis=1, keepdims=True)
-        cosine = np.maximum((normal * half).sum(1), 0)
+        cosine = np.maximum(np.einsum("ij,ij->i", normal, _unit(view + direction)), 0)
         highlight += (lights.gloss * cosine**lights.shininess)[:, None] * color
     return np.clip(albedo * light + highlight, 0, 1)

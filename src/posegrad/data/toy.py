@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .bop_writer import Annotation, BopWriter
 from .errors import DatasetError
 from .image import encode_image
+from .mesh import simplify_mesh
 from .procedural import DIAMETER_MM, procedural_object
 from .raycast import RayCaster
 from .render import RenderConfig, render_frame
@@ -41,9 +42,9 @@ def render_dataset(
         progress: show a progress bar.
     """
     config, root = config or RenderConfig(), Path(root)
-    mesh, coarse = procedural_object(config.object_seed)
+    mesh = procedural_object(config.object_seed)
     target = RayCaster(mesh)
-    occluders = [RayCaster(procedural_object(config.object_seed + 1000 + k)[1]) for k in range(OCCLUDER_COUNT)]
+    occluders = [RayCaster(procedural_object(config.object_seed + 1000 + k, spacing=1.8)) for k in range(OCCLUDER_COUNT)]
 
     def frame(job: tuple[int, int]) -> tuple[bytes, Annotation]:
         rng = np.random.default_rng([config.seed, *job])  # a stream of its own per (seed, split, index)
@@ -62,7 +63,7 @@ def render_dataset(
                     bar.update()
     models = BopWriter(root, "train")
     models.add_model(OBJECT_ID, mesh, diameter=DIAMETER_MM)
-    models.add_model(OBJECT_ID, coarse, diameter=DIAMETER_MM, folder="models_eval")
+    models.add_model(OBJECT_ID, simplify_mesh(mesh, 2.0), diameter=DIAMETER_MM, folder="models_eval")
     models.write_camera(config.K, config.width, config.height)
     (root / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
 
