@@ -50,12 +50,14 @@ def jitter_box(
 
 
 def change_pixels(image: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Random cutout, blur, colour and noise, in this order, on (S, S, 3) uint8 RGB; a new image is returned."""
+    """Random cutout, blur, colour and noise, in this order, on (S, S, 3) uint8 RGB; returns a new image."""
     image = image.copy()
     if rng.random() < augmentation.cutout_probability:
         _cutout(image, augmentation, rng)
     if rng.random() < augmentation.blur_probability and augmentation.blur_sigma > 0:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(min(0.3, augmentation.blur_sigma), augmentation.blur_sigma))
+        image = cv2.GaussianBlur(
+            image, (0, 0), rng.uniform(min(0.3, augmentation.blur_sigma), augmentation.blur_sigma)
+        )
     image = _color(image, augmentation, rng)
     if rng.random() < augmentation.noise_probability and augmentation.noise_sigma > 0:
         image = _noise(image, rng.uniform(0, augmentation.noise_sigma), rng)
@@ -66,13 +68,17 @@ def _cutout(image: np.ndarray, augmentation: Augmentation, rng: np.random.Genera
     """Pastes rectangles of one colour, or of another part of the same crop, in place."""
     size = image.shape[0]
     for _ in range(int(rng.integers(1, max(augmentation.cutout_count, 1) + 1))):
-        width, height = np.ceil(rng.uniform(0.25, 1, 2) * augmentation.cutout_size * size).astype(int).clip(1, size)
+        width, height = (
+            np.ceil(rng.uniform(0.25, 1, 2) * augmentation.cutout_size * size).astype(int).clip(1, size)
+        )
         x, x_from = rng.integers(0, size - width + 1, 2)
         y, y_from = rng.integers(0, size - height + 1, 2)
         if rng.random() < 0.5:
             image[y : y + height, x : x + width] = rng.integers(0, 256, 3)
         else:
-            image[y : y + height, x : x + width] = image[y_from : y_from + height, x_from : x_from + width].copy()
+            image[y : y + height, x : x + width] = image[
+                y_from : y_from + height, x_from : x_from + width
+            ].copy()
 
 
 def _color(image: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
@@ -87,15 +93,15 @@ def _color(image: np.ndarray, augmentation: Augmentation, rng: np.random.Generat
     return cv2.transform(image, matrix)
 
 
-# One bank of standard normal noise for all: drawing 50 000 normals anew takes longer than all the rest of an item.
+# One bank of standard normal noise for all: 50 000 new normals take longer than the rest of an item.
 _BANK = np.random.default_rng(0).standard_normal(1 << 18, dtype=np.float32)
 
 
 def _noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Adds independent normal noise to every channel: a window of the bank at a random place, with a random sign."""
+    """Adds normal noise to every channel: a window of the bank at a random place, with a random sign."""
     count = image.size
     bank = _BANK if count <= _BANK.size // 2 else np.resize(_BANK, 2 * count)
     start = int(rng.integers(0, bank.size - count + 1))
     sign = 1 if rng.random() < 0.5 else -1
-    noise = cv2.multiply(bank[start : start + count].reshape(image.shape), (sign * sigma,) * 4)
+    noise = bank[start : start + count].reshape(image.shape) * np.float32(sign * sigma)
     return cv2.add(image, noise, dtype=cv2.CV_8U)

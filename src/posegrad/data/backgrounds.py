@@ -7,7 +7,7 @@ import numpy as np
 
 
 def random_background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """A cluttered picture: gradient, noise at several scales, polygons, stripes; (height, width, 3) float32 in 0..1."""
+    """A cluttered picture of gradient, noise, polygons and stripes: (height, width, 3) float32 in 0..1."""
     vivid = rng.uniform(0.1, 0.7)  # one mood per picture: from nearly grey to colourful
     corners = np.array([_color(vivid, rng) for _ in range(4)], dtype=np.float32).reshape(2, 2, 3)
     image = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -21,7 +21,7 @@ def random_background(width: int, height: int, rng: np.random.Generator) -> np.n
         grid = rng.standard_normal((height // cell + 2, width // cell + 2, 3), dtype=np.float32)
         # most of the variation is common to the channels: real surfaces vary more in brightness than in hue
         grid = 0.3 * grid + 0.9 * grid[..., :1]
-        strength = float(rng.uniform(0, 0.09))
+        strength = float(rng.uniform(0, 0.06))
         grain += strength * cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
     image += grain
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.6)))

@@ -1,8 +1,9 @@
 """Reading datasets in the BOP scene-wise layout.
 
-Lengths are millimetres; `cam_K` and `cam_R_m2c` are row-major; a pose maps object to camera, x_cam = R X + t, in
-OpenCV axes; an integer pixel coordinate is a pixel centre; a box is (x, y, w, h) with w = x_max - x_min between the
-outermost pixel centres. Format: https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md
+Lengths are millimetres; `cam_K` and `cam_R_m2c` are row-major; a pose maps object to camera, x_cam = R X + t,
+in OpenCV axes; an integer pixel coordinate is a pixel centre; a box is (x, y, w, h) with
+w = x_max - x_min between the outermost pixel centres. Format:
+https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DatasetFileError(f"No file {path}: check the dataset path and the split folder.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is truncated or not JSON ({error}): copy or download it again.") from error
+        raise DatasetError(
+            f"{path} is truncated or not JSON ({error}): copy or download it again."
+        ) from error
 
 
 def read_split(path: str | Path) -> dict[str, list[int]]:
-    """Reads a split file: a JSON object whose lists of integers are image ids, such as {"train": [..], "test": [..]}.
+    """Reads a split file: a JSON object of lists of image ids, such as {"train": [3, 8], "test": [17]}.
 
     Other entries (a scene id, a note) are ignored.
     """
@@ -68,12 +71,14 @@ def read_split(path: str | Path) -> dict[str, list[int]]:
         raise DatasetError(f'{path}: expected a JSON object like {{"train": [3, 8], "test": [17]}}.')
     lists = {key: value for key, value in content.items() if isinstance(value, list)}
     if not lists or not all(isinstance(i, int) for value in lists.values() for i in value):
-        raise DatasetError(f'{path}: expected lists of integer image ids, like {{"train": [3, 8], "test": [17]}}.')
+        raise DatasetError(
+            f'{path}: expected lists of integer image ids, like {{"train": [3, 8], "test": [17]}}.'
+        )
     return lists
 
 
 class BopDataset:
-    """A dataset folder in BOP layout: `root/models*/` and `root/<split_folder>/<scene>/{rgb,scene_gt.json,...}`.
+    """A dataset folder in BOP layout: `root/models*/` and `root/<split_folder>/<scene>/{rgb,*.json}`.
 
     Args:
         root: the dataset folder.
@@ -90,10 +95,14 @@ class BopDataset:
         folder = self.root / split_folder
         present = sorted(p.name for p in self.root.iterdir() if p.is_dir() and _scenes(p))
         if not folder.is_dir():
-            raise DatasetFileError(f"No folder {split_folder!r} in {self.root}: with scenes are {present or 'none'}.")
+            raise DatasetFileError(
+                f"No folder {split_folder!r} in {self.root}: with scenes are {present or 'none'}."
+            )
         self._scenes = _scenes(folder)
         if not self._scenes:
-            raise DatasetFileError(f"No scene folder (such as 000001) in {folder}: with scenes are {present or 'none'}.")
+            raise DatasetFileError(
+                f"No scene folder (such as 000001) in {folder}: with scenes are {present or 'none'}."
+            )
 
     @cached_property
     def _annotations(self) -> list[tuple[int, Path, dict, dict, dict | None]]:
@@ -116,7 +125,12 @@ class BopDataset:
     def object_ids(self) -> list[int]:
         """The ids of the annotated objects, ascending."""
         return sorted(
-            {item["obj_id"] for _, _, frames, _, _ in self._annotations for frame in frames.values() for item in frame}
+            {
+                item["obj_id"]
+                for _, _, frames, _, _ in self._annotations
+                for frame in frames.values()
+                for item in frame
+            }
         )
 
     @cached_property
@@ -129,7 +143,7 @@ class BopDataset:
         return {}
 
     def model_path(self, object_id: int, folder: str | None = None) -> Path:
-        """The mesh file of an object: the first found in models_eval, models, models_color, or in `folder`."""
+        """The mesh file of an object: the first in models_eval, models, models_color, or that in `folder`."""
         folders = MODEL_FOLDERS if folder is None else (folder,)
         for name in folders:
             for suffix in (".ply", ".ply.gz"):
@@ -137,7 +151,8 @@ class BopDataset:
                 if path.is_file():
                     return path
         raise DatasetFileError(
-            f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {self.root}: download the dataset's models."
+            f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {self.root}: "
+            f"download the dataset's models."
         )
 
     def load_mesh(self, object_id: int, folder: str | None = None) -> Mesh:
@@ -171,14 +186,16 @@ class BopDataset:
             DatasetFileError: a picture is missing.
         """
         if object_id not in self.object_ids:
-            raise DatasetError(f"No object {object_id} in {self.root / self.split_folder}: present are {self.object_ids}.")
+            raise DatasetError(
+                f"No object {object_id} in {self.root / self.split_folder}: present are {self.object_ids}."
+            )
         wanted = None if image_ids is None else {int(i) for i in image_ids}
         if wanted is not None:
             annotated = {int(key) for _, _, frames, _, _ in self._annotations for key in frames}
             if unknown := sorted(wanted - annotated):
                 raise DatasetError(
-                    f"{len(unknown)} of the requested frames have no annotation in {self.root / self.split_folder}"
-                    f"/*/scene_gt.json (first: {unknown[:5]}): correct the split."
+                    f"{len(unknown)} of the requested frames have no annotation in scene_gt.json below "
+                    f"{self.root / self.split_folder} (first: {unknown[:5]}): correct the split."
                 )
         found: list[Instance] = []
         for scene_id, folder, frames, cameras, info in self._annotations:
@@ -188,19 +205,26 @@ class BopDataset:
         kept = [item for item in found if item.visibility >= min_visibility and min(item.bbox[2:]) > 0]
         if not kept:
             raise DatasetError(
-                f"Object {object_id} has no instance with visibility >= {min_visibility} in the requested frames of "
-                f"{self.root / self.split_folder}: lower min_visibility or widen the split."
+                f"Object {object_id} has no instance with visibility >= {min_visibility} in the requested "
+                f"frames of {self.root / self.split_folder}: lower min_visibility or widen the split."
             )
         missing = [item.image_path for item in kept if not item.image_path.is_file()]
         if missing:
             raise DatasetFileError(
-                f"{len(missing)} annotated images are missing (first: {missing[0]}): restore them, or give a split "
-                f"that lists only existing frames."
+                f"{len(missing)} annotated images are missing (first: {missing[0]}): restore them, or give a "
+                f"split that lists only existing frames."
             )
         return kept
 
     def _frame_instances(
-        self, scene_id: int, folder: Path, key: str, frames: dict, cameras: dict, info: dict | None, object_id: int
+        self,
+        scene_id: int,
+        folder: Path,
+        key: str,
+        frames: dict,
+        cameras: dict,
+        info: dict | None,
+        object_id: int,
     ) -> list[Instance]:
         found = []
         for number, item in enumerate(frames[key]):
@@ -218,7 +242,8 @@ class BopDataset:
             except (KeyError, IndexError, ValueError, TypeError) as error:
                 raise DatasetError(
                     f"Frame {key} of {folder} has no valid entry for object {object_id} in scene_gt.json, "
-                    f"scene_camera.json or scene_gt_info.json ({type(error).__name__}: {error}): restore these files."
+                    f"scene_camera.json or scene_gt_info.json ({type(error).__name__}: {error}): "
+                    f"restore these files."
                 ) from error
             path = _image_path(folder, int(key))
             found.append(Instance(scene_id, int(key), object_id, path, K, R, t, bbox, visibility))
@@ -238,7 +263,8 @@ class BopDataset:
 
 def _scenes(folder: Path) -> list[Path]:
     return sorted(
-        (p for p in folder.iterdir() if p.name.isdigit() and (p / "scene_gt.json").exists()), key=lambda p: int(p.name)
+        (p for p in folder.iterdir() if p.name.isdigit() and (p / "scene_gt.json").exists()),
+        key=lambda p: int(p.name),
     )
 
 

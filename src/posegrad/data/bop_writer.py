@@ -52,9 +52,15 @@ class BopWriter:
         self._scenes: dict[int, tuple[dict, dict, dict]] = {}
 
     def add_model(
-        self, object_id: int, mesh: Mesh, *, diameter: float | None = None, folder: str = "models", **info: object
+        self,
+        object_id: int,
+        mesh: Mesh,
+        *,
+        diameter: float | None = None,
+        folder: str = "models",
+        **info: object,
     ) -> None:
-        """Writes a mesh and its line of models_info.json (`info`: e.g. symmetries_discrete, kept as given)."""
+        """Writes a mesh and its line of models_info.json (`info`: e.g. symmetries_discrete, as given)."""
         target = self.root / folder
         target.mkdir(parents=True, exist_ok=True)
         (target / f"obj_{object_id:06d}.ply").write_bytes(encode_ply(mesh))
@@ -75,7 +81,7 @@ class BopWriter:
         K: np.ndarray,
         annotations: Sequence[Annotation],
     ) -> None:
-        """Writes a picture ((H, W, 3) uint8 RGB, or bytes already encoded in `image_format`) and keeps its labels."""
+        """Writes a picture ((H, W, 3) uint8 RGB, or bytes encoded in `image_format`) and keeps its labels."""
         scene = self.root / self.split_folder / f"{scene_id:06d}"
         poses, camera, info = self._scenes.setdefault(scene_id, ({}, {}, {}))
         key = str(image_id)

@@ -17,7 +17,7 @@ BORDER_GREY = 127
 
 
 def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
-    """The (2, 3) map from crop pixels to full-image pixels: p_full = A (p_crop, 1), integers are pixel centres.
+    """The (2, 3) map from crop pixels to full-image pixels: p_full = A (p_crop, 1), integer = pixel centre.
 
     Args:
         center: (2,) full-image pixel under the crop's centre ((size - 1) / 2, (size - 1) / 2).
@@ -31,7 +31,7 @@ def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) 
 
 
 def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size, C) crop of an image under `crop_affine`'s map; bilinear, area-averaged where it shrinks.
+    """The (size, size, C) crop of an image under `crop_affine`'s map; bilinear, averaged where it shrinks.
 
     Outside of the image the crop is mid grey.
     """
@@ -55,10 +55,10 @@ def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np
 class CropDataset(Dataset):
     """Crops around the visible box of each instance; items are dicts of tensors.
 
-    An item has `image (3, S, S) uint8 RGB`, `full_from_crop (2, 3) float64` (crop pixel to full-image pixel, integer =
-    pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64 and `index`. The pose is that of the full image,
-    whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. Each item depends on
-    (seed, epoch, index) only, in any order and in any worker process.
+    An item has `image (3, S, S) uint8 RGB`, `full_from_crop (2, 3) float64` (crop pixel to full-image pixel,
+    integer = pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64 and `index`. The pose is that of
+    the full image, whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. Each item depends
+    on (seed, epoch, index) only, in any order and in any worker process.
 
     Args:
         instances: what to crop (`BopDataset.instances`).
@@ -98,7 +98,7 @@ class CropDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def preload(self) -> CropDataset:
-        """Decodes all pictures that fit into the cache now, so that forked workers share them; returns itself."""
+        """Decodes all pictures that fit the cache now, so that forked workers share them; returns itself."""
         for path in dict.fromkeys(str(item.image_path) for item in self.instances):
             if self._cached_bytes >= self.cache_bytes:
                 break
@@ -111,7 +111,11 @@ class CropDataset(Dataset):
         index = index % len(self)
         item = self.instances[index]
         image = self._image(str(item.image_path))
-        center, side, angle = item.bbox[:2] + item.bbox[2:] / 2, self.padding * float(item.bbox[2:].max()), 0.0
+        center, side, angle = (
+            item.bbox[:2] + item.bbox[2:] / 2,
+            self.padding * float(item.bbox[2:].max()),
+            0.0,
+        )
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
         if self.augmentation is not None:
             center, side, angle = jitter_box(center, side, self.augmentation, rng)

@@ -18,7 +18,7 @@ def load_image(path: str | Path) -> np.ndarray:
         DatasetError: truncated or not a picture; DatasetFileError (also a FileNotFoundError): no such file.
     """
     try:
-        # Pillow rather than OpenCV: OpenCV fills the missing part of a truncated JPEG with grey and says nothing.
+        # Pillow, not OpenCV, which fills the missing part of a truncated JPEG with grey and says nothing.
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
@@ -27,12 +27,12 @@ def load_image(path: str | Path) -> np.ndarray:
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         raise DatasetError(
-            f"{path} is truncated or not an image ({error}): copy it again or leave the frame out of the split."
+            f"{path} is truncated or not an image ({error}): copy it again or drop the frame from the split."
         ) from error
 
 
 def encode_image(image: np.ndarray, suffix: str, *, jpeg_quality: int = 95) -> bytes:
-    """Encodes (H, W, 3) RGB or (H, W) grey uint8 as `png` (exact) or `jpg` (4:4:4, `jpeg_quality` in 1..100)."""
+    """Encodes (H, W, 3) RGB or (H, W) grey uint8 as `png` (exact) or `jpg` (4:4:4, quality in 1..100)."""
     if image.dtype != np.uint8 or image.shape[2:] not in ((3,), ()) or image.ndim < 2:
         raise ValueError(f"image: expected (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}.")
     if suffix == "png":

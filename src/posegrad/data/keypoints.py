@@ -9,15 +9,15 @@ def farthest_point_keypoints(vertices: np.ndarray, count: int) -> np.ndarray:
     """Farthest-point sampling of the vertices: each next keypoint is the vertex farthest from those chosen.
 
     The first keypoint is the vertex farthest from the mean of the vertices; ties go to the lowest vertex
-    index, so the answer is deterministic (Gonzalez, "Clustering to minimize the maximum intercluster distance",
-    1985; used for object pose by PVNet, CVPR 2019).
+    index, so the answer is deterministic (Gonzalez, "Clustering to minimize the maximum intercluster
+    distance", 1985; used for object pose by PVNet, CVPR 2019).
 
     Args:
         vertices: (V, 3), any length unit.
         count: number of keypoints, 1 <= count <= number of distinct vertices.
 
     Returns:
-        (count, 3) float64, a subset of the vertices in the order of choice (a prefix is the answer for fewer).
+        (count, 3) float64, vertices in the order of choice (a prefix is the answer for fewer).
 
     Raises:
         ValueError: wrong shape, not finite, or fewer distinct vertices than `count`.

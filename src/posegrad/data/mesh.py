@@ -6,6 +6,7 @@ import gzip
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,9 @@ class Mesh:
         if vertices.ndim != 2 or vertices.shape[1] != 3 or not len(vertices):
             raise ValueError(f"vertices: expected (V, 3) with V >= 1, got shape {vertices.shape}.")
         if faces.size and (faces.min() < 0 or faces.max() >= len(vertices)):
-            raise ValueError(f"faces: expected indices in [0, {len(vertices)}), got {faces.min()}..{faces.max()}.")
+            raise ValueError(
+                f"faces: expected indices in [0, {len(vertices)}), got {faces.min()}..{faces.max()}."
+            )
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
         if self.colors is not None:
@@ -46,7 +49,7 @@ def load_mesh(path: str | Path) -> Mesh:
     """Reads a PLY mesh (`.ply` or `.ply.gz`, ascii or binary); vertex order is kept.
 
     Raises:
-        DatasetError: the file is not a readable PLY mesh; DatasetFileError (also a FileNotFoundError): no such file.
+        DatasetError: not a readable PLY mesh; DatasetFileError (also a FileNotFoundError): no such file.
     """
     import trimesh
 
@@ -55,11 +58,9 @@ def load_mesh(path: str | Path) -> Mesh:
         raise DatasetFileError(f"No mesh file {path}: check the path or download the dataset's models.")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        loaded = trimesh.load_mesh(io.BytesIO(raw), file_type="ply", process=False)
-        vertices, faces = np.array(loaded.vertices), np.array(loaded.faces)
-        has_color = loaded.visual.kind == "vertex"
-        colors = np.array(loaded.visual.vertex_colors)[:, :3] if has_color else None
-        return Mesh(vertices, faces, colors)
+        loaded: Any = trimesh.load_mesh(io.BytesIO(raw), file_type="ply", process=False)
+        colors = np.array(loaded.visual.vertex_colors)[:, :3] if loaded.visual.kind == "vertex" else None
+        return Mesh(np.array(loaded.vertices), np.array(loaded.faces), colors)
     except Exception as error:  # trimesh raises many types on a damaged file
         raise DatasetError(
             f"{path} is not a readable PLY mesh ({type(error).__name__}: {error}): copy or download it again."
@@ -89,7 +90,7 @@ def encode_ply(mesh: Mesh) -> bytes:
 def mesh_diameter(vertices: np.ndarray) -> float:
     """The largest distance between two vertices, exact, in the vertices' unit.
 
-    Only vertices that can belong to the best pair are compared: |a - b| >= L needs |a - c| >= L - max |b - c|.
+    Only vertices that can be in the best pair are compared: |a - b| >= L needs |a - c| >= L - max |b - c|.
     """
     points = np.unique(np.asarray(vertices, dtype=np.float64), axis=0)
     if len(points) < 2:
@@ -121,7 +122,10 @@ def simplify_mesh(mesh: Mesh, cell: float) -> Mesh:
     group = group.reshape(-1)
     count = int(group.max()) + 1
     members = np.bincount(group, minlength=count)
-    means = np.stack([np.bincount(group, mesh.vertices[:, k], count) for k in range(3)], axis=1) / members[:, None]
+    means = (
+        np.stack([np.bincount(group, mesh.vertices[:, k], count) for k in range(3)], axis=1)
+        / members[:, None]
+    )
     away = ((mesh.vertices - means[group]) ** 2).sum(1)
     order = np.lexsort((away, group))  # by group, nearest to the mean first
     kept = order[np.r_[0, np.cumsum(members)[:-1]]]

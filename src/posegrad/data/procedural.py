@@ -36,7 +36,9 @@ class Part:
         if self.kind == "torus":
             ring = np.hypot(p[:, 0], p[:, 1]) - size[0]
             return np.hypot(ring, p[:, 2]) - size[1]
-        if self.kind == "spout":  # a capsule along +z that tapers from size[0] to size[1] over the length size[2]
+        if (
+            self.kind == "spout"
+        ):  # a capsule along +z that tapers from size[0] to size[1] over the length size[2]
             along = np.clip(p[:, 2] / size[2], 0, 1)
             axial = p[:, 2] - along * size[2]
             radius = size[0] + (size[1] - size[0]) * along
@@ -109,7 +111,7 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    """A body with a spout, a handle, a ball, a block and a horn of different sizes, and two bites taken out."""
+    """A body with a spout, a handle, a ball, a block and a horn of different sizes, less two bites."""
     body_size = np.array([0.72, 0.55, 0.42]) * rng.uniform(0.85, 1.15, 3)
     body = Part(str(rng.choice(["ellipsoid", "box"])), np.zeros(3), np.eye(3), body_size)
     directions = _spread_directions(7, rng)
@@ -143,7 +145,9 @@ def _color(hue: float, saturation: float, value: float) -> np.ndarray:
 def _waves(points: np.ndarray, frequency: float, count: int, rng: np.random.Generator) -> np.ndarray:
     """A smooth random function of space in about -1..1: a few plane waves."""
     directions = rng.standard_normal((count, 3))
-    directions *= frequency * rng.uniform(0.7, 1.3, (count, 1)) / np.linalg.norm(directions, axis=1, keepdims=True)
+    directions *= (
+        frequency * rng.uniform(0.7, 1.3, (count, 1)) / np.linalg.norm(directions, axis=1, keepdims=True)
+    )
     return np.sin(points @ directions.T + rng.uniform(0, 2 * np.pi, count)).sum(1) / np.sqrt(count)
 
 
@@ -157,7 +161,9 @@ def texture(shape: Shape, points: np.ndarray, rng: np.random.Generator) -> np.nd
     hues = rng.uniform() + np.arange(count) * 0.381966 + rng.uniform(-0.04, 0.04, count)
     base = [_color(h, rng.uniform(0.6, 0.95), rng.uniform(0.65, 1.0)) for h in hues]
     second = [_color(h + rng.uniform(0.3, 0.7), rng.uniform(0.1, 0.8), rng.uniform(0.25, 1.0)) for h in hues]
-    patterns = rng.permutation(["stripes", "checks", "patches", "rings", "stripes", "patches", "checks", "rings"])
+    patterns = rng.permutation(
+        ["stripes", "checks", "patches", "rings", "stripes", "patches", "checks", "rings"]
+    )
     colors = np.zeros_like(points)
     for number in range(count):
         axes, period, phase = random_rotation(rng), rng.uniform(0.16, 0.26), rng.uniform(0, 1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
 
 from .mesh import Mesh
 
@@ -16,7 +16,7 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Hits:
-    """What the rays of a window met: `mask` (h, w) bool on the sample grid; the rest one row per hit, in its order."""
+    """What a window's rays met: `mask` (h, w) bool on the sample grid; else one row per hit, in its order."""
 
     mask: np.ndarray
     normal: np.ndarray
@@ -47,7 +47,7 @@ class RayCaster:
     """A mesh made ready for ray casting; one object serves many poses and several threads."""
 
     def __init__(self, mesh: Mesh) -> None:
-        self.vertices = mesh.vertices
+        self._columns = np.ascontiguousarray(mesh.vertices.T, dtype=np.float32)
         self._faces = mesh.faces.astype(np.int32)
         corners = mesh.vertices[mesh.faces]
         weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -56,16 +56,22 @@ class RayCaster:
             np.add.at(normals, mesh.faces[:, k], weighted)
         lengths = np.linalg.norm(normals, axis=1, keepdims=True)
         colors = np.full(mesh.vertices.shape, 200) if mesh.colors is None else mesh.colors
-        self._attributes = np.hstack([normals / np.maximum(lengths, 1e-12), colors / 255.0]).astype(np.float32)
-        self._scene = rtcore_scene.EmbreeScene()
+        self._attributes = np.hstack([normals / np.maximum(lengths, 1e-12), colors / 255.0]).astype(
+            np.float32
+        )
+        self._scene = EmbreeScene()
         TriangleMesh(self._scene, vertices=mesh.vertices.astype(np.float32), indices=self._faces)
 
     def window(self, K: np.ndarray, R: np.ndarray, t: np.ndarray, width: int, height: int) -> Window:
         """The pixels around the projected mesh, cut at the frame (empty where x0 >= x1)."""
-        camera = self.vertices @ R.T + t
-        pixels = (camera @ K.T)[:, :2] / camera[:, 2:]
-        x0, y0 = np.floor(pixels.min(0)).astype(int) - 1
-        x1, y1 = np.ceil(pixels.max(0)).astype(int) + 2
+        x, y, z = (K @ R).astype(np.float32) @ self._columns + (K @ t).astype(np.float32)[:, None]
+        x, y = x / z, y / z
+        x0, y0, x1, y1 = (
+            np.floor(x.min()) - 1,
+            np.floor(y.min()) - 1,
+            np.ceil(x.max()) + 2,
+            np.ceil(y.max()) + 2,
+        )
         return max(int(x0), 0), max(int(y0), 0), min(int(x1), width), min(int(y1), height)
 
     def cast(self, K: np.ndarray, R: np.ndarray, t: np.ndarray, window: Window, samples: int) -> Hits:
@@ -76,7 +82,10 @@ class RayCaster:
         inverse = np.linalg.inv(K)
         # rows of R^T K^-1 (x, y, 1), written as a sum to avoid a large matrix product
         to_object = (R.T @ inverse).astype(np.float32)
-        across, down = x.astype(np.float32)[:, None] * to_object[:, 0], y.astype(np.float32)[:, None] * to_object[:, 1]
+        across, down = (
+            x.astype(np.float32)[:, None] * to_object[:, 0],
+            y.astype(np.float32)[:, None] * to_object[:, 1],
+        )
         rays = (down[:, None] + across[None] + to_object[:, 2]).reshape(-1, 3)
         origins = np.broadcast_to((-R.T @ t).astype(np.float32), rays.shape)
         result = self._scene.run(np.ascontiguousarray(origins), rays, output=1)
@@ -102,7 +111,9 @@ def shade(hits: Hits, keep: np.ndarray, lights: Lights) -> np.ndarray:
     normal, albedo, view = hits.normal[keep], hits.albedo[keep], -hits.direction[keep]
     light = np.broadcast_to(lights.ambient.astype(np.float32), albedo.shape).copy()
     highlight = np.zeros_like(albedo)
-    for direction, color in zip(lights.directions.astype(np.float32), lights.colors.astype(np.float32), strict=True):
+    for direction, color in zip(
+        lights.directions.astype(np.float32), lights.colors.astype(np.float32), strict=True
+    ):
         light += np.maximum(normal @ direction, 0)[:, None] * color
         cosine = np.maximum(np.einsum("ij,ij->i", normal, _unit(view + direction)), 0)
         highlight += (lights.gloss * cosine**lights.shininess)[:, None] * color

@@ -56,8 +56,8 @@ class RenderConfig:
         radius = self.focal / (2 * low - 1)
         if 2 * radius + 8 > min(self.width, self.height):
             raise ValueError(
-                f"distance, focal: at {low} diameters the object may span {2 * radius:.0f} px, which does not fit a "
-                f"{self.width} x {self.height} frame; increase the distance or the frame, or lower the focal length."
+                f"distance, focal: at {low} diameters the object may span {2 * radius:.0f} px, too much for "
+                f"{self.width} x {self.height} px frames; increase the distance or the frame, or lower the focal."
             )
         if min(self.train_frames, self.test_frames) < 0 or self.samples < 1:
             raise ValueError("train_frames, test_frames, samples: expected >= 0, >= 0, >= 1.")
@@ -66,7 +66,9 @@ class RenderConfig:
     def K(self) -> np.ndarray:
         """(3, 3) intrinsics: the principal point is the centre of the frame."""
         f = self.focal
-        return np.array([[f, 0, (self.width - 1) / 2], [0, f, (self.height - 1) / 2], [0, 0, 1]], dtype=np.float64)
+        return np.array(
+            [[f, 0, (self.width - 1) / 2], [0, f, (self.height - 1) / 2], [0, 0, 1]], dtype=np.float64
+        )
 
 
 def random_pose(config: RenderConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +102,11 @@ def random_lights(rng: np.random.Generator) -> Lights:
     tint = 1 + 0.12 * rng.uniform(-1, 1, (count + 1, 3))
     strength = rng.uniform(0.45, 0.85, (count, 1)) / np.sqrt(count)
     return Lights(
-        directions, tint[:-1] * strength, tint[-1] * rng.uniform(0.3, 0.55), rng.uniform(0, 0.5), rng.uniform(8, 50)
+        directions,
+        tint[:-1] * strength,
+        tint[-1] * rng.uniform(0.3, 0.55),
+        rng.uniform(0, 0.5),
+        rng.uniform(8, 50),
     )
 
 
@@ -113,7 +119,11 @@ class Frame:
 
 
 def render_frame(
-    target: RayCaster, occluders: Sequence[RayCaster], config: RenderConfig, rng: np.random.Generator, object_id: int = 1
+    target: RayCaster,
+    occluders: Sequence[RayCaster],
+    config: RenderConfig,
+    rng: np.random.Generator,
+    object_id: int = 1,
 ) -> Frame:
     """One frame; everything random in it comes from `rng`."""
     R, t = random_pose(config, rng)
@@ -144,7 +154,8 @@ def _random_occluder(
 ) -> tuple[Hits, Window]:
     """An object near the target's silhouette, 0.45 to 1.1 times its apparent size.
 
-    Drawn over the target: an object at t / k looks just like one k times smaller at t, so it is a small near thing.
+    Drawn over the target: an object at t / k looks just like one k times smaller at t, so it is a small
+    near thing.
     """
     occluder = occluders[int(rng.integers(len(occluders)))]
     angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.9) * DIAMETER_MM / 2
@@ -193,7 +204,9 @@ def _annotate(
     """Boxes, pixel counts and mask: a pixel belongs to a silhouette if at least half of its samples do."""
     x0, y0, x1, y1 = window
     size = (x1 - x0, y1 - y0)
-    masks = [cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5 for m in (whole, visible)]
+    masks = [
+        cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5 for m in (whole, visible)
+    ]
     boxes = [_box(mask, x0, y0) for mask in masks]
     full = np.zeros((config.height, config.width), dtype=bool)
     full[y0:y1, x0:x1] = masks[1]

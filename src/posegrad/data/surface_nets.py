@@ -12,8 +12,9 @@ def surface_nets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A closed triangle mesh of {distance = 0} inside a box.
 
-    One vertex per grid cell that the surface crosses, at the mean of its edge crossings, then moved onto the surface
-    by two Newton steps; one quad per crossed grid edge (Gibson, "Constrained elastic surface nets", 1998).
+    One vertex per grid cell that the surface crosses, at the mean of its edge crossings, then moved onto the
+    surface by two Newton steps; one quad per crossed grid edge (Gibson, "Constrained elastic surface nets",
+    1998).
 
     Args:
         distance: (N, 3) -> (N,), negative inside, smooth, positive on the box's faces.
@@ -72,7 +73,9 @@ def _faces(inside: np.ndarray, index: np.ndarray) -> np.ndarray:
     return np.concatenate(faces)
 
 
-def numeric_gradient(function: Callable[[np.ndarray], np.ndarray], points: np.ndarray, step: float) -> np.ndarray:
+def numeric_gradient(
+    function: Callable[[np.ndarray], np.ndarray], points: np.ndarray, step: float
+) -> np.ndarray:
     """Central differences of a scalar function of (N, 3) points: (N, 3)."""
     offsets = step * np.eye(3)
     return np.stack([(function(points + o) - function(points - o)) / (2 * step) for o in offsets], axis=-1)

@@ -44,12 +44,17 @@ def render_dataset(
     config, root = config or RenderConfig(), Path(root)
     mesh = procedural_object(config.object_seed)
     target = RayCaster(mesh)
-    occluders = [RayCaster(procedural_object(config.object_seed + 1000 + k, spacing=1.8)) for k in range(OCCLUDER_COUNT)]
+    occluders = [
+        RayCaster(procedural_object(config.object_seed + 1000 + k, spacing=1.8))
+        for k in range(OCCLUDER_COUNT)
+    ]
 
     def frame(job: tuple[int, int]) -> tuple[bytes, Annotation]:
         rng = np.random.default_rng([config.seed, *job])  # a stream of its own per (seed, split, index)
         rendered = render_frame(target, occluders, config, rng, OBJECT_ID)
-        return encode_image(rendered.image, config.image_format), replace(rendered.annotation, mask_visib=None)
+        return encode_image(rendered.image, config.image_format), replace(
+            rendered.annotation, mask_visib=None
+        )
 
     counts = {"train": config.train_frames, "test": config.test_frames}
     bar = tqdm(total=sum(counts.values()), desc="rendering the dataset", unit="frame", disable=not progress)
@@ -75,7 +80,7 @@ def toy_dataset(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """The folder of the rendered dataset (for `BopDataset`); rendered on first use, then taken from the cache.
+    """The folder of the rendered dataset (for `BopDataset`); rendered on first use, then from the cache.
 
     Args:
         cache_dir: default $POSEGRAD_CACHE, else $XDG_CACHE_HOME/posegrad, else ~/.cache/posegrad.
@@ -95,7 +100,7 @@ def toy_dataset(
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache))
     except OSError as error:
         raise DatasetError(
-            f"Cannot write the cache folder {cache} ({error.strerror}): set POSEGRAD_CACHE to a writable folder."
+            f"Cannot write the cache {cache} ({error.strerror}): set POSEGRAD_CACHE to a writable folder."
         ) from error
     try:
         render_dataset(partial, config, workers=workers, progress=progress)

@@ -28,7 +28,7 @@ def pose_picture(
     size: int = 256,
     zoom: float = 1.6,
 ) -> np.ndarray:
-    """A close-up of an object: outline at the true pose in green, at the predicted pose in magenta with its axes.
+    """A close-up: the outline at the true pose in green, at the predicted pose in magenta with its axes.
 
     Args:
         image: (H, W, 3) uint8 RGB, the full picture.
@@ -47,10 +47,10 @@ def pose_picture(
     picture = extract_crop(image, affine, size)
     crop_K = np.linalg.inv(np.vstack([affine, [0, 0, 1]])) @ np.asarray(K, dtype=np.float64)
     if truth is not None:
-        picture = draw_mesh_outline(picture, mesh, crop_K, *truth, color=GREEN)
+        picture = draw_mesh_outline(picture, mesh, crop_K, *truth, color=GREEN, halo=False)
     if predicted is not None:
         length = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))) / 3
-        picture = draw_mesh_outline(picture, mesh, crop_K, *predicted, color=MAGENTA)
+        picture = draw_mesh_outline(picture, mesh, crop_K, *predicted, color=MAGENTA, halo=False)
         picture = draw_axes(picture, crop_K, *predicted, length)
     return picture
 
@@ -95,13 +95,15 @@ def plot_curves(
     """Writes curves of a log as a picture (PNG, SVG or PDF by the suffix).
 
     Args:
-        records: one mapping per log entry; entries without a key, or with a value that is not finite, are skipped.
+        records: one mapping per log entry; entries that lack a key or hold no finite value are skipped.
         path: the file to write.
         x: the key of the horizontal axis.
         panels: the keys drawn together in each panel; default one panel per numeric key.
         title: above the figure.
     """
-    series = {key: _series(records, x, key) for key in dict.fromkeys(k for r in records for k in r) if key != x}
+    series = {
+        key: _series(records, x, key) for key in dict.fromkeys(k for r in records for k in r) if key != x
+    }
     if panels is None:
         panels = [[key] for key, (values, _) in series.items() if len(values)]
     panels = [[key for key in panel if key in series and len(series[key][0])] for panel in panels]

@@ -1,6 +1,6 @@
 """Drawing on pictures: pose axes, mesh outlines, keypoints.
 
-All functions take (H, W, 3) uint8 RGB and return a new picture; an integer pixel coordinate is a pixel centre.
+All functions take (H, W, 3) uint8 RGB and return a new picture; an integer coordinate is a pixel centre.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ _SHIFT = 4
 """OpenCV draws at 1 / 2^shift of a pixel."""
 
 
-def project(points3d: np.ndarray, K: np.ndarray, R: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (N, 2) and depths (N,) of object points (N, 3); pixels are NaN where the depth is not positive."""
-    camera = np.asarray(points3d, dtype=np.float64) @ np.asarray(R, dtype=np.float64).T + np.asarray(t, dtype=np.float64)
+def project(
+    points3d: np.ndarray, K: np.ndarray, R: np.ndarray, t: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) and depths (N,) of points (N, 3); pixels are NaN where the depth is not positive."""
+    camera = np.asarray(points3d, dtype=np.float64) @ np.asarray(R).T + np.asarray(t)
     depth = camera[:, 2]
     safe = np.where(depth > 1e-9, depth, np.nan)
     return (camera @ np.asarray(K, dtype=np.float64).T)[:, :2] / safe[:, None], depth
@@ -82,7 +84,7 @@ def draw_mesh_outline(
     thickness: int = 1,
     halo: bool = True,
 ) -> np.ndarray:
-    """Draws the contour of the mesh's silhouette at a pose, with a dark halo that keeps it visible on any ground."""
+    """Draws the contour of the mesh's silhouette at a pose, with a dark halo to keep it visible."""
     canvas = _canvas(image)
     samples = 4
     mask = silhouette(mesh, K, R, t, canvas.shape[1], canvas.shape[0], samples=samples)
@@ -99,7 +101,7 @@ def draw_mesh_outline(
 def draw_keypoints(
     image: np.ndarray, points: np.ndarray, *, truth: np.ndarray | None = None, radius: float = 2.5
 ) -> np.ndarray:
-    """Draws keypoints (N, 2) as discs, one hue per index; with `truth`, a line leads to a cross at the true place."""
+    """Draws keypoints (N, 2) as discs, one hue per index; with `truth`, a line leads to a cross there."""
     canvas = _canvas(image)
     points = np.asarray(points, dtype=np.float64)
     for number, point in enumerate(points):
