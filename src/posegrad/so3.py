@@ -52,6 +52,26 @@ def exp(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     return diagonal + hat(a[..., None] * w) + b[..., None, None] * w[..., :, None] * w[..., None, :]
 
 
+def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation about w by the angle ``2 atan(|w| / 2)``: ``exp(w)`` up to the second order, without a branch.
+
+    ``I + ([w]x + [w]x^2 / 2) / (1 + |w|^2 / 4)``. A retraction for solvers, where only the first two derivatives
+    at zero matter.
+
+    >>> cayley(torch.zeros(3)).diagonal()
+    tensor([1., 1., 1.])
+    """
+    x, y, z = w.unbind(-1)
+    xx, yy, zz, xy, xz, yz = x * x, y * y, z * z, x * y / 2, x * z / 2, y * z / 2
+    d = 1 / (1 + (xx + yy + zz) / 4)
+    rows = [
+        1 - d * (yy + zz) / 2, d * (xy - z), d * (xz + y),
+        d * (xy + z), 1 - d * (xx + zz) / 2, d * (yz - x),
+        d * (xz - y), d * (yz + x), 1 - d * (xx + yy) / 2,
+    ]  # fmt: skip
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
 def log(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vector of a rotation matrix, the inverse of :func:`exp` on angles in [0, pi].
 

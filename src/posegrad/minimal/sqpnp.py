@@ -104,7 +104,7 @@ def _descend(omega: Tensor, R: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         curvature = 0.5 * (P + P.mT) - P.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * eye
         positive_part = (D.flatten(1, 2) @ omega).view_as(D) @ D.mT
         delta = _damped_newton(positive_part, curvature, gradient, damping, eye)
-        trial = so3.exp(delta) @ R
+        trial = so3.cayley(delta) @ R
         trial_y, trial_cost = product(trial)
         better = trial_cost <= cost
         R = torch.where(better[..., None, None], trial, R)

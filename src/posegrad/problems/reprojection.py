@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad import _pytree
+from posegrad import _pytree, so3
 from posegrad.cameras import Camera
 from posegrad.optim.problem import Problem, Quadratic
 from posegrad.pose import Pose
@@ -38,7 +38,7 @@ class Reprojection(Problem):
         return (residual * args.weights.sqrt()[..., None]).flatten(-2)
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
-        return variable.retract(delta)
+        return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
 
     def cost(self, variable: Pose, args: Correspondences) -> Float[Tensor, " B"]:
         residual = args.camera.project(variable.act(args.points3d)).points2d - args.points2d
