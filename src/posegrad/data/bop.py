@@ -109,12 +109,13 @@ class BopDataset:
         """Per scene: id, folder, scene_gt, scene_camera, scene_gt_info (None where that file is absent)."""
         found = []
         for scene in self._scenes:
-            info = scene / "scene_gt_info.json"
+            frames, info = read_json(scene / "scene_gt.json"), scene / "scene_gt_info.json"
+            _check_frames(frames, scene / "scene_gt.json")
             found.append(
                 (
                     int(scene.name),
                     scene,
-                    read_json(scene / "scene_gt.json"),
+                    frames,
                     read_json(scene / "scene_camera.json"),
                     read_json(info) if info.is_file() else None,
                 )
@@ -259,6 +260,19 @@ class BopDataset:
     @cached_property
     def _vertices(self) -> dict[int, np.ndarray]:
         return {}
+
+
+def _check_frames(frames: Any, path: Path) -> None:
+    valid = isinstance(frames, dict) and all(
+        key.isdigit()
+        and isinstance(frame, list)
+        and all(isinstance(i, dict) and "obj_id" in i for i in frame)
+        for key, frame in frames.items()
+    )
+    if not valid:
+        raise DatasetError(
+            f'{path}: expected {{"<image id>": [{{"obj_id": .., "cam_R_m2c": .., ..}}, ..], ..}}.'
+        )
 
 
 def _scenes(folder: Path) -> list[Path]:

@@ -57,7 +57,7 @@ class CropDataset(Dataset):
 
     An item has `image (3, S, S) uint8 RGB`, `full_from_crop (2, 3) float64` (crop pixel to full-image pixel,
     integer = pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64 and `index`. The pose is that of
-    the full image, whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. Each item depends
+    the full image, whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. It depends
     on (seed, epoch, index) only, in any order and in any worker process.
 
     Args:

@@ -57,7 +57,7 @@ class RenderConfig:
         if 2 * radius + 8 > min(self.width, self.height):
             raise ValueError(
                 f"distance, focal: at {low} diameters the object may span {2 * radius:.0f} px, too much for "
-                f"{self.width} x {self.height} px frames; increase the distance or the frame, or lower the focal."
+                f"{self.width} x {self.height} px frames; increase the distance or frame, or lower the focal."
             )
         if min(self.train_frames, self.test_frames) < 0 or self.samples < 1:
             raise ValueError("train_frames, test_frames, samples: expected >= 0, >= 0, >= 1.")

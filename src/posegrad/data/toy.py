@@ -44,10 +44,8 @@ def render_dataset(
     config, root = config or RenderConfig(), Path(root)
     mesh = procedural_object(config.object_seed)
     target = RayCaster(mesh)
-    occluders = [
-        RayCaster(procedural_object(config.object_seed + 1000 + k, spacing=1.8))
-        for k in range(OCCLUDER_COUNT)
-    ]
+    seeds = [config.object_seed + 1000 + k for k in range(OCCLUDER_COUNT if config.occluded_share else 0)]
+    occluders = [RayCaster(procedural_object(seed, spacing=1.8)) for seed in seeds]
 
     def frame(job: tuple[int, int]) -> tuple[bytes, Annotation]:
         rng = np.random.default_rng([config.seed, *job])  # a stream of its own per (seed, split, index)
