@@ -121,7 +121,8 @@ def pose_loss(
     scale = torch.as_tensor(extent, dtype=seen.dtype, device=seen.device)[..., None, None]
     per_point = _robust(((seen - true) / scale).square().sum(-1), robust)
     if reprojection:
-        off = ((points2d.to(seen.dtype) - seen) / scale).square().sum(-1)
+        kept = torch.where(ok[..., None, None], points2d.to(seen.dtype), true)
+        off = ((kept - seen) / scale).square().sum(-1)
         per_point = per_point + reprojection * _robust(off, robust)
     per_item = per_point.mean(-1)
     return torch.where(ok, per_item, torch.zeros_like(per_item)).mean()

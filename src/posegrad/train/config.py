@@ -135,7 +135,7 @@ class RunConfig:
     seed: int = 0
     """Of weights, order and augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the convolutions; auto: bfloat16 where the processor multiplies it natively. PnP is always float64."""
+    """Of the convolutions; auto: bfloat16 where the hardware multiplies it natively. PnP is float64."""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice."""
     log_every: int = 10

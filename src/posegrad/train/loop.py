@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -90,14 +91,6 @@ def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim
     return torch.optim.AdamW(options, betas=(0.9, 0.99))
 
 
-def _endless(loader: DataLoader, crops: CropDataset) -> Iterator[dict[str, Tensor]]:
-    epoch = 0
-    while True:
-        crops.set_epoch(epoch)
-        yield from loader
-        epoch += 1
-
-
 def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     """The training instances as augmented crops."""
     augmentation = Augmentation(rotation_deg=config.data.rotation) if config.data.augment else None
@@ -110,6 +103,46 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     )
 
 
+def _loader(crops: CropDataset, config: TrainConfig) -> DataLoader:
+    return DataLoader(
+        crops,
+        min(config.optimizer.batch_size, len(crops)),
+        shuffle=True,
+        drop_last=True,
+        generator=torch.Generator().manual_seed(config.run.seed),
+        num_workers=config.data.workers,
+        persistent_workers=config.data.workers > 0,
+    )
+
+
+def _endless(loader: DataLoader, crops: CropDataset) -> Iterator[dict[str, Tensor]]:
+    for epoch in itertools.count():
+        crops.set_epoch(epoch)
+        yield from loader
+
+
+class Schedule:
+    """How far the run is, by steps or, where that is further, by the clock."""
+
+    def __init__(self, config: OptimizerConfig, images: int, batch_size: int) -> None:
+        steps = config.steps if config.steps is not None else round(config.epochs * images / batch_size)
+        if steps < 1:
+            raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
+        self.steps = steps
+        self.limit = None if config.max_minutes is None else 60 * config.max_minutes
+        self.begin = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of the loop."""
+        return time.perf_counter() - self.begin
+
+    def progress(self, step: int) -> float:
+        """In [0, 1]; 1 ends the run."""
+        by_clock = 0.0 if self.limit is None else self.seconds / self.limit
+        return min(1.0, max(step / self.steps, by_clock))
+
+
 def fit(config: TrainConfig, source: Source, recorder: Recorder) -> Trained:
     """Train a network; every line of the log goes to `recorder`.
 
@@ -119,61 +152,40 @@ def fit(config: TrainConfig, source: Source, recorder: Recorder) -> Trained:
     """
     torch.manual_seed(config.run.seed)
     accelerator = Accelerator()
-    device = accelerator.device
+    device, options = accelerator.device, config.optimizer
     precision = convolution_precision(config.run, device)
-    options = config.optimizer
     crops = training_crops(config, source)
-    batch_size = min(options.batch_size, len(crops))
-    order = torch.Generator().manual_seed(config.run.seed)
-    loader = DataLoader(
-        crops,
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        generator=order,
-        num_workers=config.data.workers,
-        persistent_workers=config.data.workers > 0,
-    )
-    steps = options.steps if options.steps is not None else round(options.epochs * len(crops) / batch_size)
-    if steps < 1:
-        raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
-    net = build_network(config)
-    net = net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = make_optimizer(net, options)
-    model, optimizer, loader = accelerator.prepare(net, optimizer, loader)
+    loader = _loader(crops, config)
+    batch_size = loader.batch_size or 1
+    net = build_network(config).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model, optimizer, loader = accelerator.prepare(net, make_optimizer(net, options), loader)
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
     model.train()
 
-    start, step, pose_steps = time.perf_counter(), 0, 0
-    batches = _endless(loader, crops)
-    bar = tqdm(total=steps, desc="train", unit="step", dynamic_ncols=True)
-    while step < steps:
-        progress = step / steps
-        if options.max_minutes is not None:
-            progress = max(progress, (time.perf_counter() - start) / (60 * options.max_minutes))
-            if progress >= 1:
-                break
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
-        batch = next(batches)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            seen = model(batch["image"])
-        terms = objective(seen, batch, progress)
-        logged = step % config.run.log_every == 0
-        norms = terms.gradient_norms() if logged else {}
-        optimizer.zero_grad()
-        accelerator.backward(terms.total)
-        norm = accelerator.clip_grad_norm_(model.parameters(), options.clip)
-        if bool(torch.isfinite(torch.as_tensor(norm))):
-            optimizer.step()
-        pose_steps += terms.pose is not None
-        step += 1
-        bar.update()
-        if logged:
-            line = recorder.log(step, progress, optimizer.param_groups[0]["lr"], float(norm), terms, norms)
-            bar.set_postfix_str(line)
-    bar.close()
-    seconds = time.perf_counter() - start
+    schedule = Schedule(options, len(crops), batch_size)
+    batches, step, pose_steps = _endless(loader, crops), 0, 0
+    with tqdm(total=schedule.steps, desc="train", unit="step", dynamic_ncols=True) as bar:
+        while (progress := schedule.progress(step)) < 1:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
+            batch = next(batches)
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                seen = model(batch["image"])
+            terms = objective(seen, batch, progress)
+            logged = step % config.run.log_every == 0
+            norms = terms.gradient_norms() if logged else {}
+            optimizer.zero_grad()
+            accelerator.backward(terms.total)
+            norm = torch.as_tensor(accelerator.clip_grad_norm_(model.parameters(), options.clip))
+            if bool(norm.isfinite()):
+                optimizer.step()
+            pose_steps += terms.pose is not None
+            step += 1
+            bar.update()
+            if logged:
+                lr = optimizer.param_groups[0]["lr"]
+                bar.set_postfix_str(recorder.log(step, progress, lr, float(norm), terms, norms))
+    seconds = schedule.seconds
     return Trained(
         net=net,
         steps=step,

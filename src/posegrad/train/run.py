@@ -80,7 +80,7 @@ def train(config: TrainConfig) -> Report:
         },
     }
     draw_curves(recorder.close(), config.run.out / "curves.png")
-    draw_poses(source, found, config.run.out / "pictures", config.run.pictures, config.data)
+    draw_poses(source, found, config.run.out / "pictures", config.run.pictures)
     summary["seconds"] = time.perf_counter() - begin
     write_json(config.run.out / "metrics.json", summary)
     return Report(metrics, table(metrics))
@@ -104,12 +104,11 @@ def evaluate(config: EvalConfig) -> Report:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise RunError(f"{config.run}/model.safetensors does not fit its config.json: {first}") from error
-    net = Accelerator().prepare_model(net.to(memory_format=torch.channels_last), evaluation_mode=True)  # pyright: ignore[reportCallIssue]
-    found = _predict(settings, net, source, keypoints)
+    found = _predict(settings, net.to(Accelerator().device), source, keypoints)
     metrics = _compare(source, found)
     try:
         write_json(config.run / "evaluation.json", {"dataset": source.name, "test": metrics})
-        draw_poses(source, found, config.run / "pictures", config.pictures, data)
+        draw_poses(source, found, config.run / "pictures", config.pictures)
     except OSError as error:
         raise RunError(f"cannot write to {config.run} ({error.strerror})") from error
     return Report(metrics, table(metrics))
