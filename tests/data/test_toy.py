@@ -131,7 +131,7 @@ def test_visible_keypoints_are_inside_the_mask() -> None:
 
 
 def test_only_the_masked_pixels_show_the_object() -> None:
-    """Frames of two differently coloured boxes, from the same stream, differ inside the mask and nowhere else."""
+    """Frames of two differently coloured boxes, from the same stream, differ inside the mask only."""
     box = colored_box()
     assert box.colors is not None
     other = Mesh(box.vertices, box.faces, 255 - box.colors)

@@ -90,7 +90,7 @@ def encode_ply(mesh: Mesh) -> bytes:
 def mesh_diameter(vertices: np.ndarray) -> float:
     """The largest distance between two vertices, exact, in the vertices' unit.
 
-    Only vertices that can be in the best pair are compared: |a - b| >= L needs |a - c| >= L - max |b - c|.
+    Only pairs that can be the farthest are compared: |a - b| >= L needs |a - c| + |b - c| >= L.
     """
     points = np.unique(np.asarray(vertices, dtype=np.float64), axis=0)
     if len(points) < 2:
@@ -101,14 +101,20 @@ def mesh_diameter(vertices: np.ndarray) -> float:
     for _ in range(4):  # farthest-of-farthest sweeps: a lower bound, usually the answer
         distance = np.linalg.norm(points - start, axis=1)
         best, start = max(best, float(distance.max())), points[distance.argmax()]
-    candidates = points[radius >= best - radius.max() - 1e-9]
-    squares = (candidates**2).sum(1)
-    largest = best**2
-    for i in range(0, len(candidates), 1024):
-        chunk = candidates[i : i + 1024]
-        pair = squares[i : i + 1024, None] + squares[None] - 2 * chunk @ candidates.T
+    order = np.argsort(-radius)
+    candidates, radius = points[order], radius[order]
+    squares, largest = (candidates**2).sum(1), best**2
+    for i in range(0, len(candidates), 512):
+        if 2 * radius[i] < best:
+            break
+        # partners farther out than those of this chunk were compared before
+        stop = int(np.searchsorted(-radius, radius[i] - best + 1e-9 * best, side="right"))
+        if stop <= i:
+            continue
+        chunk, others = candidates[i : i + 512], candidates[i:stop]
+        pair = squares[i : i + 512, None] + squares[None, i:stop] - 2 * chunk @ others.T
         j, k = np.unravel_index(pair.argmax(), pair.shape)
-        largest = max(largest, float(((chunk[j] - candidates[k]) ** 2).sum()))
+        largest = max(largest, float(((chunk[j] - others[k]) ** 2).sum()))
     return float(np.sqrt(largest))
 
 
