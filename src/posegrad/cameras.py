@@ -138,6 +138,11 @@ class Camera:
         return replace(self, params=torch.stack(columns, -1))
 
 
+def _interleaved(*components: Tensor) -> Tensor:
+    """``torch.stack(components, -1)``, but with each component contiguous in memory."""
+    return torch.stack(torch.broadcast_tensors(*components), -2).mT
+
+
 class _PinholeFamily(Camera):
     """``pixel = A (x/z, y/z) + c`` with ``A = [[fx, skew], [0, fy]]``: closed-form derivatives."""
 
@@ -163,7 +168,7 @@ class _PinholeFamily(Camera):
     def project(self, points_cam: Tensor) -> Projected:
         fx, fy, cx, cy, skew = self.coefficients()
         a, b, _, valid = self._normalised(points_cam)
-        return Projected(torch.stack([fx * a + skew * b + cx, fy * b + cy], -1), valid)
+        return Projected(_interleaved(fx * a + skew * b + cx, fy * b + cy), valid)
 
     def unproject(self, points2d: Tensor) -> Tensor:
         fx, fy, cx, cy, skew = self.coefficients()
@@ -176,10 +181,11 @@ class _PinholeFamily(Camera):
     def project_with_jacobian(self, points_cam: Tensor) -> Projected:
         fx, fy, cx, cy, skew = self.coefficients()
         a, b, inverse, valid = self._normalised(points_cam)
-        points2d = torch.stack([fx * a + skew * b + cx, fy * b + cy], -1)
         fx_z, fy_z, skew_z = fx * inverse, fy * inverse, skew * inverse
         rows = [fx_z, skew_z, -(fx_z * a + skew_z * b), torch.zeros_like(fy_z), fy_z, -fy_z * b]
-        return Projected(points2d, valid, torch.stack(rows, -1).unflatten(-1, (2, 3)))
+        return Projected(
+            _interleaved(fx * a + skew * b + cx, fy * b + cy), valid, _interleaved(*rows).unflatten(-1, (2, 3))
+        )
 
     def contracted_hessian(self, points_cam: Tensor, cotangent: Tensor) -> Tensor:
         fx, fy, _, _, skew = self.coefficients()
@@ -189,7 +195,7 @@ class _PinholeFamily(Camera):
         m1 = (skew * cotangent[..., 0] + fy * cotangent[..., 1]) * square
         zero = torch.zeros_like(m0)
         rows = [zero, zero, -m0, zero, zero, -m1, -m0, -m1, 2 * (m0 * a + m1 * b)]
-        return torch.stack(rows, -1).unflatten(-1, (3, 3))
+        return _interleaved(*rows).unflatten(-1, (3, 3))
 
 
 @_pytree.register

@@ -46,7 +46,8 @@ def admit(
         tail = value.shape[value.ndim - trailing :]
         return value.to(compute).expand(*shape, *tail).reshape(size, *tail)
 
-    x, z = flat(points2d, 2), flat(points3d, 2)
+    # coordinates first in memory, so that a pass over the points runs along contiguous rows
+    x, z = flat(points2d, 2).mT.contiguous().mT, flat(points3d, 2).mT.contiguous().mT
     w = torch.ones_like(x[..., 0]) if weights is None else flat(weights, 1)
     if mask is not None:
         kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)

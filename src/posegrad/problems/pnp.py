@@ -22,7 +22,7 @@ from posegrad.problems.reprojection import Correspondences, Reprojection
 
 _PROBLEM = Reprojection()
 # Without an init: how many minima of the object-space cost are refined, and how far before the best is chosen.
-_NUM_CANDIDATES, _TRIAL_STEPS = 4, 20
+_NUM_CANDIDATES, _TRIAL_STEPS = 4, 10
 # A set of points counts as collinear when its second singular value is below this many rounding errors.
 _COLLINEAR_ROUNDINGS = 64
 

@@ -49,52 +49,34 @@ class Reprojection(Problem):
         return (valid | (args.weights == 0)).all(-1)
 
     def quadratic(self, variable: Pose, args: Correspondences, *, exact: bool) -> Quadratic:
-        q = args.points3d @ variable.R.mT
-        points_cam = q + variable.t[:, None]
+        q = variable.R @ args.points3d.mT  # (B, 3, N); coordinates first from here on: one row, one pass
+        points_cam = (q + variable.t[..., None]).mT
         projected = args.camera.project_with_jacobian(points_cam)
-        J = projected.jacobian
-        assert J is not None
-        residual = projected.points2d - args.points2d
-        weighted = args.weights[..., None] * residual
-        rotation = torch.linalg.cross(q[..., None, :].expand_as(J), J, dim=-1)  # w . (q x row) = row . (w x q)
-        tangent = torch.cat([rotation, J], -1)  # (B, N, 2, 6)
-        flat = tangent.flatten(-3, -2)
-        hessian = (tangent * args.weights[..., None, None]).flatten(-3, -2).mT @ flat
-        gradient = (weighted.flatten(-2)[:, None] @ flat).squeeze(-2)
+        assert projected.jacobian is not None
+        J = projected.jacobian.permute(0, 2, 3, 1)  # (B, 2, 3, N)
+        residual = (projected.points2d - args.points2d).mT  # (B, 2, N)
+        weighted = args.weights[:, None] * residual
+        tangent = torch.cat([_moments(q, J).transpose(1, 2), J.transpose(1, 2)], 1)  # (B, 6, 2, N)
+        flat = tangent.flatten(2)
+        hessian = (tangent * args.weights[:, None, None]).flatten(2) @ flat.mT
         if exact:
-            hessian = hessian + self._curvature(q, points_cam, J, weighted, args.camera)
+            hessian = hessian + _curvature(q, points_cam, J, weighted, args.camera)
         return Quadratic(
             cost=0.5 * (weighted * residual).sum((-1, -2)),
-            gradient=gradient,
+            gradient=(flat @ weighted.flatten(1)[..., None]).squeeze(-1),
             hessian=hessian,
             feasible=(projected.valid | (args.weights == 0)).all(-1),
         )
 
-    @staticmethod
-    def _curvature(q: Tensor, points_cam: Tensor, J: Tensor, weighted: Tensor, camera: Camera) -> Tensor:
-        """Second derivatives of projection and retraction, weighted by the residuals: (B, 6, 6)."""
-        S = camera.contracted_hessian(points_cam, weighted)  # (B, N, 3, 3)
-        # S times D's rotation columns: S [-q]x, whose rows are q x (row of S)
-        SD = torch.linalg.cross(q[..., None, :].expand_as(S), S, dim=-1)
-        translation = S.sum(-3)
-        mixed = SD.sum(-3).mT  # rotation rows, translation columns
-        # D^T S D for rotation: rows again crossed with q
-        rotation = torch.linalg.cross(q[..., None, :].expand_as(S), SD.mT, dim=-1).sum(-3)
-        force = (weighted[..., None, :] @ J).squeeze(-2)  # d cost / d point in the camera
-        C = force.mT @ q
-        trace = C.diagonal(dim1=-2, dim2=-1).sum(-1)
-        eye = torch.eye(3, dtype=q.dtype, device=q.device)
-        rotation = rotation + 0.5 * (C + C.mT) - trace[:, None, None] * eye
-        return torch.cat([torch.cat([rotation, mixed], -1), torch.cat([mixed.mT, translation], -1)], -2)
-
     def slope(self, variable: Pose, args: Correspondences, direction: Tensor) -> Tensor:
-        q = args.points3d @ variable.R.mT
-        projected = args.camera.project_with_jacobian(q + variable.t[:, None])
+        q = variable.R @ args.points3d.mT
+        projected = args.camera.project_with_jacobian((q + variable.t[..., None]).mT)
         assert projected.jacobian is not None
-        motion = torch.linalg.cross(direction[:, None, :3].expand_as(q), q, dim=-1) + direction[:, None, 3:]
-        image_motion = (projected.jacobian @ motion[..., None]).squeeze(-1)
-        residual = projected.points2d - args.points2d
-        return (args.weights * (residual * image_motion).sum(-1)).sum(-1)
+        J = projected.jacobian.permute(0, 2, 3, 1)
+        motion = torch.linalg.cross(direction[:, :3, None].expand_as(q), q, dim=1) + direction[:, 3:, None]
+        image_motion = (J * motion[:, None]).sum(2)
+        residual = (projected.points2d - args.points2d).mT
+        return (args.weights * (residual * image_motion).sum(1)).sum(-1)
 
     def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
         # <G, [w]x R> = <G R^T, [w]x>
@@ -103,3 +85,27 @@ class Reprojection(Problem):
             [A[:, 2, 1] - A[:, 1, 2], A[:, 0, 2] - A[:, 2, 0], A[:, 1, 0] - A[:, 0, 1]], -1
         )
         return torch.cat([rotation, cotangent.t], -1)
+
+
+def _moments(q: Float[Tensor, "B 3 N"], rows: Float[Tensor, "B R 3 N"]) -> Float[Tensor, "B R 3 N"]:
+    """``q x row``, point by point: since ``row . (w x q) = w . (q x row)``, the rotation part of ``row D``."""
+    x, y, z = q[:, None].unbind(2)
+    a, b, c = rows.unbind(2)
+    return torch.stack([y * c - z * b, z * a - x * c, x * b - y * a], 2)
+
+
+def _curvature(
+    q: Tensor, points_cam: Tensor, J: Tensor, weighted: Tensor, camera: Camera
+) -> Float[Tensor, "B 6 6"]:
+    """Second derivatives of projection and retraction, weighted by the residuals."""
+    S = camera.contracted_hessian(points_cam, weighted.mT).permute(0, 2, 3, 1)  # (B, 3, 3, N), symmetric
+    SD = _moments(q, S)
+    mixed = SD.sum(-1)  # translation rows, rotation columns
+    rotation = _moments(q, SD.transpose(1, 2)).sum(-1)
+    force = (weighted[:, :, None] * J).sum(1)  # d cost / d point in the camera
+    C = force @ q.mT
+    trace = C.diagonal(dim1=-2, dim2=-1).sum(-1)
+    eye = torch.eye(3, dtype=q.dtype, device=q.device)
+    # second order of the retraction: force . (w x (w x q)) / 2
+    rotation = rotation + 0.5 * (C + C.mT) - trace[:, None, None] * eye
+    return torch.cat([torch.cat([rotation, mixed.mT], -1), torch.cat([mixed, S.sum(-1)], -1)], -2)
