@@ -60,7 +60,7 @@ def change_pixels(image: np.ndarray, augmentation: Augmentation, rng: np.random.
         )
     image = _color(image, augmentation, rng)
     if rng.random() < augmentation.noise_probability and augmentation.noise_sigma > 0:
-        image = _noise(image, rng.uniform(0, augmentation.noise_sigma), rng)
+        image = add_noise(image, rng.uniform(0, augmentation.noise_sigma), rng)
     return image
 
 
@@ -93,11 +93,11 @@ def _color(image: np.ndarray, augmentation: Augmentation, rng: np.random.Generat
     return cv2.transform(image, matrix)
 
 
-# One bank of standard normal noise for all: 50 000 new normals take longer than the rest of an item.
-_BANK = np.random.default_rng(0).standard_normal(1 << 18, dtype=np.float32)
+# One bank of standard normal noise for all: 50 000 new ones take longer than the rest of an item.
+_BANK = np.random.default_rng(0).standard_normal(1 << 19, dtype=np.float32)
 
 
-def _noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+def add_noise(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Adds normal noise to every channel: a window of the bank at a random place, with a random sign."""
     count = image.size
     bank = _BANK if count <= _BANK.size // 2 else np.resize(_BANK, 2 * count)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .augment import add_noise
 from .backgrounds import random_background
 from .bop_writer import Annotation
 from .procedural import DIAMETER_MM, random_rotation
@@ -144,8 +145,8 @@ def render_frame(
         _blend(image, front[1], front[0], front[0].mask, lights, config.samples)
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9)))
-    image += rng.uniform(0, 0.02) * rng.standard_normal(image.shape, dtype=np.float32)
     picture = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    picture = add_noise(picture, rng.uniform(0, 5), rng)
     return Frame(picture, _annotate(object_id, R, t, window, hits.mask, visible, config))
 
 

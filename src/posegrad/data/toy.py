@@ -23,7 +23,7 @@ from .procedural import DIAMETER_MM, procedural_object
 from .raycast import RayCaster
 from .render import RenderConfig, render_frame
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Raised with every change that alters the pictures, so that old caches are not used."""
 OBJECT_ID = 1
 OCCLUDER_COUNT = 6
