@@ -109,6 +109,7 @@ def implicit_gradient(
     v = problem.pullback(variable, cotangent)
     u = tangent_response(problem, context.adjoint, variable, args, v, ok)
     chosen = [i for i, wanted in enumerate(needed) if wanted]
+    size = len(ok)
 
     def slope(*values: Tensor) -> Tensor:
         leaves = list(arg_leaves)
@@ -116,10 +117,12 @@ def implicit_gradient(
             leaves[i] = value
         return problem.slope(variable, _pytree.tree_unflatten(leaves, context.arg_spec), u).sum()
 
-    _, pull = torch.func.vjp(slope, *(arg_leaves[i] for i in chosen))
+    # item by item also for shared arguments, so that a failed item (which may be infinite) can be left out
+    _, pull = torch.func.vjp(slope, *(arg_leaves[i].expand(size, *arg_leaves[i].shape[1:]) for i in chosen))
     gradients: list[Tensor | None] = [None] * len(arg_leaves)
     for i, gradient in zip(chosen, pull(v.new_tensor(-1.0)), strict=True):
-        gradients[i] = gradient
+        kept = torch.where(ok.view(-1, *(1,) * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
+        gradients[i] = kept if arg_leaves[i].shape[0] == size else kept.sum(0, keepdim=True)
     return gradients
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from posegrad.optim import batch
-from posegrad.optim.linear import smallest_eigenvalue, solve_positive
+from posegrad.optim.linear import equilibrate, solve_positive
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
@@ -182,16 +182,20 @@ def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
     finite = hessian.isfinite().all(-1).all(-1) & ~hopeless
     hessian = torch.where(finite[:, None, None], hessian, eye)
-    step, positive = solve_positive(hessian, gradient)
-    decrement = (gradient * step).sum(-1).clamp(min=0).sqrt()
-    singular = 64 * torch.finfo(cost.dtype).eps if settings.singular_below is None else settings.singular_below
-    smallest = smallest_eigenvalue(hessian)
-    zero_row = (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
-    status = torch.full_like(state.steps, Status.MAX_STEPS)
+    scaled, scale = equilibrate(hessian)
+    eigenvalues, vectors = torch.linalg.eigh(scaled)
+    eps = torch.finfo(cost.dtype).eps
+    singular = 64 * eps if settings.singular_below is None else settings.singular_below
+    # |H| in place of H, so that a point that is no minimum has a decrement too
+    along = (vectors.mT @ (scale * gradient)[..., None]).squeeze(-1)
+    decrement = (along.square() / eigenvalues.abs().clamp(min=eps)).sum(-1).sqrt()
     # rounding may leave the last Newton step's decrement a little above what the loop asked for
-    status[positive & (decrement <= 4 * _tolerance(settings, cost))] = Status.CONVERGED
-    status[~positive & (smallest <= -singular)] = Status.SADDLE
-    status[(smallest.abs() < singular) | zero_row] = Status.DEGENERATE
+    stationary = decrement <= 4 * _tolerance(settings, cost)
+    flat = (eigenvalues.abs() < singular).any(-1) | (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
+    status = torch.full_like(state.steps, Status.MAX_STEPS)
+    status[stationary] = Status.CONVERGED
+    status[stationary & (eigenvalues[:, 0] < 0)] = Status.SADDLE
+    status[flat] = Status.DEGENERATE
     status[hopeless] = Status.INFEASIBLE
     ok = status == Status.CONVERGED
     return Solution(
@@ -199,6 +203,6 @@ def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
         status=status,
         cost=torch.where(hopeless, torch.zeros_like(cost), cost),
         num_steps=state.steps,
-        decrement=torch.where(positive & ~hopeless, decrement, torch.zeros_like(decrement)),
+        decrement=torch.where(finite, decrement, torch.zeros_like(decrement)),
         hessian=torch.where(ok[:, None, None], hessian, torch.zeros_like(hessian)),
     )

@@ -32,7 +32,3 @@ def solve_positive(
     rhs = torch.where(positive[..., None], b * scale, torch.zeros_like(b))
     return scale * torch.cholesky_solve(rhs[..., None], factor).squeeze(-1), positive
 
-
-def smallest_eigenvalue(H: Float[Tensor, "B D D"]) -> Float[Tensor, " B"]:
-    """Smallest eigenvalue of the equilibrated matrix: 1 at best, 0 when singular, negative when indefinite."""
-    return torch.linalg.eigvalsh(equilibrate(H)[0])[..., 0]

@@ -1,0 +1,139 @@
+"""For tests of this package and of yours: scenes with a known answer, differences, checks of cameras and problems."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from posegrad import so3
+from posegrad.cameras import Camera
+from posegrad.optim.problem import Problem
+from posegrad.pose import Pose
+from posegrad.projection import project_points
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A batch of PnP problems, float64: noisy pixels (B, N, 2), points (B, N, 3), weights (B, N), K, true pose."""
+
+    points2d: Float[Tensor, "B N 2"]
+    points3d: Float[Tensor, "B N 3"]
+    weights: Float[Tensor, "B N"]
+    K: Float[Tensor, "3 3"]
+    pose: Pose
+
+    def __getitem__(self, item: slice) -> "Scene":
+        return replace(
+            self,
+            points2d=self.points2d[item],
+            points3d=self.points3d[item],
+            weights=self.weights[item],
+            pose=self.pose[item],
+        )
+
+
+def random_scene(
+    batch: int, points: int, *, noise: float = 0.0, planar: bool = False, focal: float = 600.0, seed: int = 0
+) -> Scene:
+    """Points in a cube of half side 1 at 4 to 8 units from the camera, seen from anywhere.
+
+    Args:
+        batch: number of items.
+        points: points of each.
+        noise: standard deviation in pixels of a camera with f = 600: multiples of f / 600.
+        planar: all points in the object's plane z = 0, tilted by at least 17 degrees against the image.
+        focal: focal length; the principal point is at (320, 240) f / 600, skew at f / 300.
+        seed: of a generator of its own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return 2 * torch.rand(*shape, generator=generator, dtype=torch.float64) - 1
+
+    pixel = focal / 600
+    z = uniform(batch, points, 3)
+    if planar:
+        z[..., 2] = 0
+    K = torch.tensor([[focal, 2 * pixel, 320 * pixel], [0, 1.02 * focal, 240 * pixel], [0, 0, 1]]).double()
+    spin = so3.exp(torch.cat([torch.zeros(batch, 2).double(), torch.pi * uniform(batch, 1)], -1))
+    tilt = uniform(batch, 3)
+    tilt[:, 2] = 0
+    tilt = tilt / tilt.norm(dim=-1, keepdim=True) * (0.7 + 0.4 * uniform(batch, 1))
+    R = so3.exp(tilt) @ spin if planar else so3.exp(3 * uniform(batch, 3))
+    t = torch.cat([uniform(batch, 2), 6 + 2 * uniform(batch, 1)], -1)
+    pose = Pose(R, t)
+    jitter = torch.randn(batch, points, 2, generator=generator, dtype=torch.float64)
+    points2d = project_points(z, K, pose) + noise * pixel * jitter
+    return Scene(points2d, z, 1 + 0.5 * uniform(batch, points), K, pose)
+
+
+def central_difference(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "B ..."], step: float
+) -> Float[Tensor, "B ..."]:
+    """Gradient by x of a function (M, ...) -> (M,) of independent items; fourth order, error O(step^4).
+
+    The function is called with all displaced copies at once: M = B times the number of entries of an item.
+    """
+    batch, entries = x.shape[0], x[0].numel()
+    shift = step * torch.eye(entries, dtype=x.dtype).reshape(1, entries, *x.shape[1:])
+
+    def at(multiple: int) -> Tensor:
+        return function((x[:, None] + multiple * shift).flatten(0, 1)).view(batch, entries)
+
+    difference = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * step)
+    return difference.view(x.shape)
+
+
+def relative_error(
+    actual: Float[Tensor, "B ..."], expected: Float[Tensor, "B ..."], floor: float
+) -> Float[Tensor, " B"]:
+    """``|actual - expected| / max(|expected|, floor)`` for each item."""
+    difference = (actual - expected).flatten(1).norm(dim=1)
+    return difference / expected.flatten(1).norm(dim=1).clamp(min=floor)
+
+
+def check_camera(camera: Camera, points_cam: Float[Tensor, "N 3"], tolerance: float = 1e-9) -> None:
+    """Assert that a model's closed forms agree with automatic differentiation and that unprojection inverts.
+
+    Args:
+        camera: one camera (parameters (P,), float64).
+        points_cam: points in its valid field.
+        tolerance: relative.
+    """
+    projected = camera.project_with_jacobian(points_cam)
+    assert projected.jacobian is not None
+    assert bool(projected.valid.all()), "the points must lie in the model's valid field"
+    reference = Camera.project_with_jacobian(camera, points_cam).jacobian
+    torch.testing.assert_close(projected.jacobian, reference, rtol=tolerance, atol=tolerance)
+    cotangent = torch.linspace(-1, 2, points_cam.shape[0] * 2, dtype=points_cam.dtype).view(-1, 2)
+    torch.testing.assert_close(
+        camera.contracted_hessian(points_cam, cotangent),
+        Camera.contracted_hessian(camera, points_cam, cotangent),
+        rtol=tolerance,
+        atol=tolerance,
+    )
+    rays = camera.unproject(projected.points2d)
+    torch.testing.assert_close(
+        rays, points_cam / points_cam.norm(dim=-1, keepdim=True), rtol=tolerance, atol=tolerance
+    )
+
+
+def check_problem(problem: Problem, variable: Any, args: Any, tolerance: float = 1e-9) -> None:
+    """Assert that a problem's closed forms agree with the defaults made by automatic differentiation."""
+    for exact in (False, True):
+        actual = problem.quadratic(variable, args, exact=exact)
+        expected = Problem.quadratic(problem, variable, args, exact=exact)
+        for name in ("cost", "gradient", "hessian"):
+            torch.testing.assert_close(
+                getattr(actual, name), getattr(expected, name), rtol=tolerance, atol=tolerance, msg=f"{name}, {exact=}"
+            )
+    direction = torch.linspace(-1, 1, actual.gradient.numel(), dtype=actual.gradient.dtype).view_as(actual.gradient)
+    torch.testing.assert_close(
+        problem.slope(variable, args, direction), (direction * actual.gradient).sum(-1), rtol=tolerance, atol=tolerance
+    )
+    torch.testing.assert_close(
+        problem.pullback(variable, variable), Problem.pullback(problem, variable, variable), rtol=tolerance, atol=tolerance
+    )

@@ -1,0 +1,107 @@
+"""The generic layer: any solver's answer gets the gradient of the re-solved problem."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import least_squares
+from torch import Tensor
+from torch.autograd import gradgradcheck
+
+import posegrad as pg
+from posegrad.optim.adjoint import attach_gradient
+from posegrad.optim.levenberg_marquardt import minimise
+from posegrad.testing import central_difference, relative_error
+
+from .test_levenberg_marquardt import Exponential, _data
+
+
+def _scipy(args: Tensor) -> Tensor:
+    answers = []
+    for item in args:
+        fit = least_squares(lambda p, y=item: Exponential().residual(torch.from_numpy(p)[None], y[None])[0].numpy(), np.ones(2))
+        answers.append(torch.from_numpy(fit.x))
+    return torch.stack(answers)
+
+
+_V = torch.tensor([0.3, -0.7], dtype=torch.float64)
+
+
+def _resolved(y: Tensor) -> Tensor:
+    start = torch.ones(len(y), 2, dtype=torch.float64)
+    return minimise(Exponential(), start, y, pg.LevenbergMarquardt()).variable @ _V
+
+
+def test_gradient_of_a_black_box_equals_re_solving() -> None:
+    y = _data().requires_grad_()
+    solution = pg.argmin_layer(_scipy, Exponential())(y)
+    assert bool(solution.ok.all())
+    (gradient,) = torch.autograd.grad((solution.variable @ _V).sum(), y)
+    expected = central_difference(_resolved, y.detach(), 1e-3)
+    assert relative_error(gradient, expected, 1e-3).max() < 1e-8
+
+
+def test_gauss_newton_matches_its_definition_and_differs_from_the_exact() -> None:
+    y = _data(noise=0.3).requires_grad_()
+    layer = pg.argmin_layer(_scipy, Exponential(), adjoint=pg.Implicit(hessian="gauss_newton"))
+    solution = layer(y)
+    (gradient,) = torch.autograd.grad((solution.variable @ _V).sum(), y)
+    J = torch.func.vmap(torch.func.jacrev(lambda p, t: Exponential().residual(p[None], t[None])[0]))(
+        solution.variable.detach(), y.detach()
+    )
+    expected = (J @ torch.linalg.solve(J.mT @ J, _V.expand(6, 2))[..., None]).squeeze(-1)
+    assert relative_error(gradient, expected, 1e-3).max() < 1e-12
+    exact = central_difference(_resolved, y.detach(), 1e-3)
+    assert relative_error(gradient, exact, 1e-3).max() > 1e-3
+
+
+def test_unrolled_equals_re_solving() -> None:
+    y = _data().requires_grad_()
+    (gradient,) = torch.autograd.grad(_resolved(y).sum(), y)
+    expected = central_difference(_resolved, y.detach(), 1e-3)
+    assert relative_error(gradient, expected, 1e-3).max() < 1e-8
+
+
+def test_second_derivatives() -> None:
+    y = _data()[:2, ::4].clone().requires_grad_()
+    layer = pg.argmin_layer(lambda y: torch.ones(len(y), 2, dtype=y.dtype), Exponential())
+    assert gradgradcheck(lambda y: layer(y).variable, y, rtol=1e-5, atol=1e-6)
+
+
+def test_an_answer_that_cannot_be_polished_is_flagged_with_zero_gradient() -> None:
+    y = _data().requires_grad_()
+
+    def wild(args: Tensor) -> Tensor:
+        start = torch.ones(len(args), 2, dtype=args.dtype)
+        start[1] = 1e9
+        return start
+
+    solution = pg.argmin_layer(wild, Exponential())(y)
+    assert solution.ok.tolist() == [True, False, True, True, True, True]
+    (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
+    assert bool((gradient[1] == 0).all())
+    assert bool(gradient.isfinite().all())
+
+
+def test_gain_is_bounded_as_documented() -> None:
+    y = _data(noise=1.0)
+    start = torch.ones(6, 2, dtype=torch.float64)
+    solution = minimise(Exponential(), start, y, pg.LevenbergMarquardt())
+
+    def gradient(max_gain: float | None) -> Tensor:
+        z = y.clone().requires_grad_()
+        x = attach_gradient(Exponential(), pg.Implicit(max_gain=max_gain), solution.variable, z, solution.ok)
+        return torch.autograd.grad((x @ _V).sum(), z)[0]
+
+    free, bounded = gradient(None), gradient(0.5)
+    ratio = bounded.norm(dim=1) / free.norm(dim=1)
+    assert bool((ratio < 0.9).any())
+    # a scaling of each item, and none where the gain is small
+    torch.testing.assert_close(bounded, ratio[:, None] * free)
+    torch.testing.assert_close(gradient(1e6), free)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"Implicit\.hessian: got 'gn'"):
+        pg.Implicit(hessian="gn")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Implicit\.max_gain: got 0"):
+        pg.Implicit(max_gain=0)
