@@ -32,7 +32,7 @@ def test_heatmap_loss_against_scipy() -> None:
     g = gaussian_heatmap(target, (8, 8), 4, 3.0).flatten(-2).numpy()
     v, u = np.mgrid[:8, :8]
     centres = (np.stack([u, v], -1).reshape(-1, 2) + 0.5) * 4 - 0.5
-    distance = np.abs(p @ centres - target.numpy()).sum(-1) / 32
+    distance = (np.sqrt(1 + ((p @ centres - target.numpy()) ** 2).sum(-1)) - 1) / 32
     expected = (rel_entr(g, p).sum(-1) + 10 * distance).mean()
     assert heatmap_loss(logits, target, stride=4, sigma=3.0, coordinate=10).item() == pytest.approx(expected)
 

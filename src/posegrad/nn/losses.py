@@ -36,7 +36,7 @@ def heatmap_loss(
 ) -> Tensor:
     """Heatmap loss `l_h`: divergence from a Gaussian at the true keypoint plus the error of the decoded one.
 
-        l_h = mean_i  KL(g_i || softmax(logits_i)) + coordinate |x_i - x*_i|_1 / S
+        l_h = mean_i  KL(g_i || softmax(logits_i)) + coordinate (sqrt(1 + |x_i - x*_i|^2) - 1) / S
 
     The paper compares heatmaps by their squared difference; the divergence has a useful gradient from flat
     heatmaps on, and the coordinate term takes out the bias of the soft argmax. Keypoints outside the crop are
@@ -47,7 +47,7 @@ def heatmap_loss(
         target: (B, N, 2) true keypoints, crop pixels.
         stride: crop pixels per heatmap cell.
         sigma: standard deviation of the Gaussian, crop pixels, > 0.
-        coordinate: weight of the coordinate term, >= 0.
+        coordinate: weight of the coordinate term, >= 0; its distances are in pixels over the crop side S.
         points2d: (B, N, 2) the decoded keypoints if at hand (a gradient at them then shows in a log).
 
     Returns:
@@ -66,7 +66,8 @@ def heatmap_loss(
     divergence = (torch.xlogy(goal, goal) - goal * log_p).sum((-2, -1))
     if points2d is None:
         points2d = soft_argmax(spatial_softmax(logits), stride)
-    distance = ((points2d - target) / extent).abs().sum(-1)
+    # A distance that is smooth at 0: linear beyond a pixel, so that its gradient says how far the points are.
+    distance = ((1 + (points2d - target).square().sum(-1)).sqrt() - 1) / extent[0]
     per_point = torch.where(inside, divergence + coordinate * distance, torch.zeros_like(divergence))
     return per_point.sum() / inside.sum().clamp(min=1)
 

@@ -95,7 +95,7 @@ class LossConfig:
     sigma: float = 3.0
     """Standard deviation of the Gaussian in l_h, pixels."""
     coordinate: float = 10.0
-    """Weight of the coordinate term in l_h (L1, in crop sides)."""
+    """Weight of the coordinate term in l_h (distance in crop sides)."""
     start_from_truth: bool = True
     """Training: start PnP at the true pose, as the paper does; else from scratch. Evaluation never does."""
     max_gain: float = 2.0

@@ -39,6 +39,14 @@ class Recorder:
             ) from error
         self._board: SummaryWriter | None = None
 
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        if self._board is not None:
+            self._board.close()
+
     def log(
         self, step: int, progress: float, lr: float, weight_norm: float, terms: Terms, norms: dict[str, float]
     ) -> str:
@@ -74,11 +82,9 @@ class Recorder:
         save_file(state, self.folder / "model.safetensors")
         (self.folder / "keypoints.json").write_text(json.dumps(np.asarray(keypoints).tolist()) + "\n")
 
-    def close(self) -> list[dict[str, Any]]:
-        """Close the files; returns the lines of the log."""
-        self._log.close()
-        if self._board is not None:
-            self._board.close()
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl."""
+        self._log.flush()
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
 

@@ -59,12 +59,14 @@ def train(config: TrainConfig) -> Report:
     """
     begin = time.perf_counter()
     _set_threads(config.run.threads)
-    recorder = Recorder(config.run.out, config)
-    source = open_source(config.data)
-    trained = fit(config, source, recorder)
-    recorder.model(trained.net, source.keypoints)
-    found = _predict(config, trained.net, source, source.keypoints)
-    metrics = _compare(source, found)
+    with Recorder(config.run.out, config) as recorder:
+        source = open_source(config.data)
+        trained = fit(config, source, recorder)
+        recorder.model(trained.net, source.keypoints)
+        found = _predict(config, trained.net, source, source.keypoints)
+        metrics = _compare(source, found)
+        draw_curves(recorder.lines(), config.run.out / "curves.png")
+        draw_poses(source, found, config.run.out / "pictures", config.run.pictures)
     summary: dict[str, Any] = {
         "dataset": source.name,
         "loss": config.loss.loss,
@@ -78,10 +80,8 @@ def train(config: TrainConfig) -> Report:
             "precision": trained.precision,
             "threads": torch.get_num_threads(),
         },
+        "seconds": time.perf_counter() - begin,
     }
-    draw_curves(recorder.close(), config.run.out / "curves.png")
-    draw_poses(source, found, config.run.out / "pictures", config.run.pictures)
-    summary["seconds"] = time.perf_counter() - begin
     write_json(config.run.out / "metrics.json", summary)
     return Report(metrics, table(metrics))
 

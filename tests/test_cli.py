@@ -1,0 +1,143 @@
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posegrad import cli
+from posegrad.data import RenderConfig, render_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "toy"
+    small = RenderConfig(train_frames=6, test_frames=3, width=96, height=80, focal=168.0, samples=1)
+    render_dataset(root, small, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture
+def words(dataset: Path, tmp_path: Path) -> list[str]:
+    shutil.copytree(dataset, tmp_path / "toy")
+    return [
+        *("train", "--data", str(tmp_path / "toy"), "--out", str(tmp_path / "run"), "--steps", "2"),
+        *("--batch-size", "3", "--image-size", "64", "--keypoints", "8", "--backbone", "test_efficientnet"),
+        *("--pictures", "1", "--precision", "float32", "--threads", "1"),
+    ]
+
+
+def fails_with_one_line(words: list[str], capsys: pytest.CaptureFixture[str], *expected: str) -> None:
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    message = [line for line in captured.err.splitlines() if line.startswith("posegrad: ")]
+    assert len(message) == 1
+    assert "Traceback" not in captured.err
+    for part in expected:
+        assert part in message[0]
+
+
+def test_train_then_eval(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "ADD-0.1d" in printed
+    assert "mean pose" in printed
+    assert cli.main(["eval", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_a_split_names_the_only_frames_that_are_read(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "toy" / "train" / "000001" / "rgb"
+    for path in images.iterdir():
+        if int(path.stem) == 5:
+            path.unlink()
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": [0, 1, 2], "test": [3, 4]}))
+    assert cli.main([*words, "--split", str(split)]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["training"]["images"], metrics["test"]["posegrad"]["count"]) == (3, 2)
+    split.write_text(json.dumps({"train": [0, 5], "test": [3]}))
+    fails_with_one_line([*words, "--split", str(split)], capsys, "missing", "000005")
+
+
+def test_an_image_is_missing(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    next((tmp_path / "toy" / "test" / "000001" / "rgb").iterdir()).unlink()
+    fails_with_one_line(words, capsys, "missing")
+
+
+def test_an_image_is_truncated(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path / "toy" / "train" / "000001" / "rgb").iterdir():
+        path.write_bytes(path.read_bytes()[:400])
+    fails_with_one_line(words, capsys, "truncated")
+
+
+def test_absent_object(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with_one_line([*words, "--object", "7"], capsys, "No object 7", "[1]")
+
+
+def test_missing_mesh(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path / "toy").glob("models*/*.ply"):
+        path.unlink()
+    fails_with_one_line(words, capsys, "obj_000001.ply")
+
+
+def test_missing_dataset(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(tmp_path / "toy")
+    fails_with_one_line(words, capsys, "No dataset folder")
+
+
+def test_unknown_backbone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with_one_line([*words, "--backbone", "resnet81"], capsys, "'resnet81'", "resnet18")
+
+
+def test_weights_of_another_network(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w.pth").write_text("?")
+    fails_with_one_line([*words, "--weights", str(tmp_path / "w.pth")], capsys, "cannot read", "w.pth")
+
+
+def test_unwritable_output(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    fails_with_one_line([*words, "--out", str(tmp_path / "file" / "run")], capsys, "--out", "cannot write")
+
+
+def test_eval_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with_one_line(["eval", str(tmp_path)], capsys, "config.json")
+
+
+def test_help_states_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["train", "--help"])
+    assert exit_info.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for part in (
+        "--data",
+        "--object",
+        "--split",
+        "--weights",
+        "--loss {heatmap,pose,mixed}",
+        "--out",
+        "--seed",
+    ):
+        assert part in text
+    assert "Side of the crops, pixels, a multiple of 32. (default: 128)" in text
+
+
+def test_without_the_extra_one_line_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else find(name))
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err.strip().endswith("pip install 'posegrad[train]'")
+
+
+def test_importing_the_command_line_needs_no_extra() -> None:
+    extras = {"tyro", "timm", "cv2", "trimesh", "accelerate"}
+    code = f"import sys, posegrad.cli; sys.exit(bool({extras} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,38 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from posegrad.data import RenderConfig, render_dataset
+from posegrad.train import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small convolutions on two threads stall each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BOP dataset of 24 + 8 small frames."""
+    root = tmp_path_factory.mktemp("dataset") / "toy"
+    small = RenderConfig(train_frames=24, test_frames=8, width=160, height=120, focal=280.0, samples=1)
+    render_dataset(root, small, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture
+def config(dataset: Path, tmp_path: Path) -> TrainConfig:
+    """Six steps of a tiny network with the mixed loss."""
+    return TrainConfig(
+        data=DataConfig(root=dataset, image_size=64, keypoints=8),
+        model=ModelConfig(backbone="test_efficientnet", width=16),
+        loss=LossConfig(),
+        optimizer=OptimizerConfig(steps=6, batch_size=8),
+        run=RunConfig(out=tmp_path / "run", log_every=1, pictures=3, precision="float32"),
+    )

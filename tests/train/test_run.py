@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from posegrad.train import DataConfig, LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
+from posegrad.train.config import EvalConfig
+
+
+def read_log(config: TrainConfig) -> list[dict]:
+    return [json.loads(line) for line in (config.run.out / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_in_its_folder(config: TrainConfig) -> None:
+    report = train(config)
+    out = config.run.out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["test"] == report.metrics
+    assert metrics["training"]["steps"] == 6
+    assert set(report.metrics) == {"posegrad", "mean pose"}
+    assert report.metrics["posegrad"]["count"] == 8
+    log = read_log(config)
+    assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
+    # l_m: the pose loss joins at a fifth of the run and is at full strength from two fifths on.
+    active = [line["beta"] > 0 for line in log]
+    assert active == [False, False, True, True, True, True]
+    assert log[-1]["beta"] == config.loss.beta
+    for line in log:
+        assert all(np.isfinite(v) for v in line.values() if v is not None)
+        assert line["grad_heatmap_keypoints"] > 0
+        assert (line["failed"] is None) == (line["beta"] == 0)
+    assert log[-1]["grad_pose_keypoints"] > 0 or log[-1]["failed"] == 1
+    assert TrainConfig.from_json((out / "config.json").read_text()) == config
+    assert len(list((out / "pictures").glob("*.png"))) == 4
+    assert cv2.imread(str(out / "curves.png")) is not None
+    assert list(out.glob("events.out.tfevents.*"))
+    # Evaluating the stored run gives the stored numbers.
+    again = evaluate(EvalConfig(run=out))
+    assert again.metrics == report.metrics
+    assert json.loads((out / "evaluation.json").read_text())["test"] == report.metrics
+
+
+def test_the_same_seed_gives_the_same_run(config: TrainConfig, tmp_path: Path) -> None:
+    logs = []
+    for name in ("a", "b"):
+        again = replace(config, run=replace(config.run, out=tmp_path / name, pictures=0))
+        train(again)
+        logs.append(read_log(again))
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("loss", ["heatmap", "pose"])
+def test_each_loss_alone(config: TrainConfig, loss: str) -> None:
+    config = replace(config, loss=LossConfig(loss=loss), run=replace(config.run, pictures=0))
+    report = train(config)
+    log = read_log(config)
+    if loss == "heatmap":
+        assert all(line["l_p"] is None and line["loss"] == line["l_h"] for line in log)
+    else:
+        assert all(line["loss"] == pytest.approx(line["beta"] * line["l_p"]) for line in log)
+        assert any(line["grad_pose_keypoints"] > 0 for line in log)
+    assert np.isfinite(report.metrics["mean pose"]["median_rotation_deg"])
+
+
+def test_overfitting_a_few_images_finds_their_poses(config: TrainConfig, dataset: Path) -> None:
+    # Eight frames for training and testing alike: the pipeline's coordinates can only agree if this works.
+    split = config.run.out.parent / "split.json"
+    split.write_text(json.dumps({"train": list(range(8)), "test": list(range(8))}))
+    config = replace(
+        config,
+        data=replace(config.data, split=split, augment=False),
+        optimizer=OptimizerConfig(steps=150, batch_size=8, lr=4e-3),
+        run=replace(config.run, pictures=0, log_every=50),
+    )
+    report = train(config)
+    assert report.metrics["posegrad"]["median_projection_px"] < 4
+    assert (
+        report.metrics["posegrad"]["median_rotation_deg"]
+        < report.metrics["mean pose"]["median_rotation_deg"] / 3
+    )
+
+
+def test_the_clock_ends_a_run(config: TrainConfig) -> None:
+    config = replace(
+        config,
+        optimizer=OptimizerConfig(steps=100_000, batch_size=8, max_minutes=0.02),
+        run=replace(config.run, pictures=0),
+    )
+    train(config)
+    log = read_log(config)
+    assert len(log) < 1000
+    progress = [line["progress"] for line in log]
+    assert progress == sorted(progress)
+    assert log[-1]["lr"] < log[len(log) // 2]["lr"]
+
+
+def test_settings_survive_json(config: TrainConfig) -> None:
+    assert TrainConfig.from_json(config.to_json()) == config
+    assert TrainConfig.from_json(TrainConfig().to_json()) == TrainConfig()
+    broken = json.loads(config.to_json())
+    broken["loss"]["betta"] = 1
+    with pytest.raises(RunError, match="betta"):
+        TrainConfig.from_json(json.dumps(broken))
+
+
+def test_evaluation_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not the folder of a finished"):
+        evaluate(EvalConfig(run=tmp_path))
+
+
+def test_threads_are_set_and_checked(config: TrainConfig) -> None:
+    with pytest.raises(RunError, match="--threads"):
+        train(replace(config, run=replace(config.run, threads=0)))
+    assert torch.get_num_threads() == 1
+
+
+def test_data_config_is_complete_without_arguments() -> None:
+    assert DataConfig().root is None
