@@ -14,7 +14,9 @@ _PARAMS = {
     "PINHOLE": [500.0, 520.0, 320.0, 240.0],
     "SKEW_PINHOLE": [500.0, 520.0, 320.0, 240.0, 3.0],
 }
-_POINTS = torch.tensor([[0.3, -0.2, 2.0], [1.0, 1.0, 1.5], [-0.4, 0.1, 4.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+_POINTS = torch.tensor(
+    [[0.3, -0.2, 2.0], [1.0, 1.0, 1.5], [-0.4, 0.1, 4.0], [0.0, 0.0, 1.0]], dtype=torch.float64
+)
 
 
 def _camera(name: str) -> Camera:
@@ -84,7 +86,9 @@ def test_matrix_stands_for_a_camera_with_its_skew() -> None:
 
 
 def test_wrong_cameras_are_named() -> None:
-    with pytest.raises(ValueError, match=r"Pinhole\.params: got shape \(3,\), expected \(\.\.\., 4\) = \(fx, fy, cx, cy\)"):
+    with pytest.raises(
+        ValueError, match=r"Pinhole\.params: got shape \(3,\), expected \(\.\.\., 4\) = \(fx, fy, cx, cy\)"
+    ):
         Pinhole(torch.ones(3))
     with pytest.raises(ValueError, match=r"camera: got a tensor of shape \(4,\)"):
         as_camera(torch.ones(4))

@@ -11,7 +11,8 @@ import posegrad as pg
 def _pose(seed: int = 0, batch: int = 7) -> pg.Pose:
     generator = torch.Generator().manual_seed(seed)
     return pg.Pose.from_rotvec(
-        torch.randn(batch, 3, generator=generator).double(), torch.randn(batch, 3, generator=generator).double()
+        torch.randn(batch, 3, generator=generator).double(),
+        torch.randn(batch, 3, generator=generator).double(),
     )
 
 

@@ -31,7 +31,9 @@ def test_log_equals_scipy_on_random_rotations_and_half_turns() -> None:
     R = torch.from_numpy(rotations.as_matrix())
     torch.testing.assert_close(so3.log(R), torch.from_numpy(rotations.as_rotvec()), rtol=0, atol=1e-13)
     half = so3.exp(math.pi * torch.eye(3, dtype=torch.float64))
-    torch.testing.assert_close(so3.log(half).abs(), math.pi * torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        so3.log(half).abs(), math.pi * torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("angle", _ANGLES)
@@ -80,4 +82,6 @@ def test_normalise_keeps_rotations_and_removes_drift() -> None:
     R = so3.exp(torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     torch.testing.assert_close(so3.normalise(R), R, rtol=0, atol=1e-15)
     drifted = so3.normalise(R + 1e-4)
-    torch.testing.assert_close(drifted @ drifted.mT, torch.eye(3).double().expand(50, 3, 3), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        drifted @ drifted.mT, torch.eye(3).double().expand(50, 3, 3), rtol=0, atol=1e-14
+    )

@@ -184,7 +184,9 @@ class _PinholeFamily(Camera):
         fx_z, fy_z, skew_z = fx * inverse, fy * inverse, skew * inverse
         rows = [fx_z, skew_z, -(fx_z * a + skew_z * b), torch.zeros_like(fy_z), fy_z, -fy_z * b]
         return Projected(
-            _interleaved(fx * a + skew * b + cx, fy * b + cy), valid, _interleaved(*rows).unflatten(-1, (2, 3))
+            _interleaved(fx * a + skew * b + cx, fy * b + cy),
+            valid,
+            _interleaved(*rows).unflatten(-1, (2, 3)),
         )
 
     def contracted_hessian(self, points_cam: Tensor, cotangent: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class _Layer:
     _model_shape = "(n, 3)"
 
     def __new__(cls) -> NoReturn:
-        raise TypeError(f"{cls.__name__} is not instantiated: call {cls.__name__}.apply(pts2d, pts3d, K, ini_pose)")
+        raise TypeError(
+            f"{cls.__name__} is not instantiated: call {cls.__name__}.apply(pts2d, pts3d, K, ini_pose)"
+        )
 
     @classmethod
     def apply(
@@ -50,11 +52,15 @@ class _Layer:
         if pts2d.ndim != 3:
             raise ValueError(f"pts2d: got shape {tuple(pts2d.shape)}, expected (B, n, 2)")
         if pts3d.ndim not in cls._model_dims:
-            raise ValueError(f"pts3d: got shape {tuple(pts3d.shape)}, expected {cls._model_shape} for {cls.__name__}")
+            raise ValueError(
+                f"pts3d: got shape {tuple(pts3d.shape)}, expected {cls._model_shape} for {cls.__name__}"
+            )
         init = None
         if ini_pose is not None:
             if ini_pose.shape != (pts2d.shape[0], 6):
-                raise ValueError(f"ini_pose: got shape {tuple(ini_pose.shape)}, expected ({pts2d.shape[0]}, 6)")
+                raise ValueError(
+                    f"ini_pose: got shape {tuple(ini_pose.shape)}, expected ({pts2d.shape[0]}, 6)"
+                )
             init = Pose.from_rotvec(ini_pose[:, :3].detach(), ini_pose[:, 3:].detach())
         solution = solve_pnp(pts2d, pts3d, K, init=init)
         if not bool(solution.ok.all()):
@@ -73,11 +79,11 @@ class BPnP(_Layer):
     """PnP with one model (n, 3) for the batch: ``BPnP.apply(pts2d, pts3d, K, ini_pose=None)``."""
 
 
-class BPnP_fast(_Layer):  # noqa: N801 (the original's name)
+class BPnP_fast(_Layer):
     """The same as :class:`BPnP`: the original's fast variant traded the exact Hessian for speed, ours need not."""
 
 
-class BPnP_m3d(_Layer):  # noqa: N801 (the original's name)
+class BPnP_m3d(_Layer):
     """PnP with one model an item (B, n, 3)."""
 
     _model_dims = (3,)

@@ -23,7 +23,8 @@ def project_points(
 
     >>> import posegrad as pg
     >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    >>> pg.project_points(torch.tensor([[1.0, 0, 0]]), K, pg.Pose.from_rotvec(torch.zeros(3), torch.tensor([0, 0, 5.0])))
+    >>> pose = pg.Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 5.0]))
+    >>> pg.project_points(torch.tensor([[1.0, 0, 0]]), K, pose)
     tensor([[420., 240.]])
     """
     _check_last(points3d, "points3d", 3)

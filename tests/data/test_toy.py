@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY
 
+from conftest import TINY
 from posegrad.data import (
     BopDataset,
     DatasetError,

@@ -18,7 +18,10 @@ from .test_levenberg_marquardt import Exponential, _data
 def _scipy(args: Tensor) -> Tensor:
     answers = []
     for item in args:
-        fit = least_squares(lambda p, y=item: Exponential().residual(torch.from_numpy(p)[None], y[None])[0].numpy(), np.ones(2))
+        fit = least_squares(
+            lambda p, y=item: Exponential().residual(torch.from_numpy(p)[None], y[None])[0].numpy(),
+            np.ones(2),
+        )
         answers.append(torch.from_numpy(fit.x))
     return torch.stack(answers)
 

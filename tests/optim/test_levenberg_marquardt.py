@@ -33,7 +33,10 @@ class DoubleWell(Problem):
 def _data(noise: float = 0.1) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     s = torch.linspace(0, 1, 20, dtype=torch.float64)
-    a, b = 1 + torch.rand(6, 1, generator=generator).double(), 2 * torch.rand(6, 1, generator=generator).double()
+    a, b = (
+        1 + torch.rand(6, 1, generator=generator).double(),
+        2 * torch.rand(6, 1, generator=generator).double(),
+    )
     return a * (b * s).exp() + noise * torch.randn(6, 20, generator=generator).double()
 
 

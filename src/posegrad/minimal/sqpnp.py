@@ -48,20 +48,22 @@ def sqpnp(
     R, cost = _descend(form.omega, starts, steps=4)
     R, cost, _ = _distinct(R, cost, 3 * num_candidates, degrees=1.0)
     R, cost = _descend(form.omega, R, steps=8)
-    R, _, distinct = _distinct(R, cost, num_candidates, degrees=5.0)
-    R = so3.normalise(R)
-    t = -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
+    # a plane's poses come in pairs, one of each behind the camera: look where the centroid, the origin, is
     centroid_ray = (weights[..., None] * bearings).sum(-2)
-    in_front = (t * centroid_ray[:, None]).sum(-1) > 0  # of the centroid, which is the origin
-    finite = R.isfinite().all(-1).all(-1) & t.isfinite().all(-1)
-    return Pose(R, t), distinct & in_front & finite
+    in_front = (_translation(form, R) * centroid_ray[:, None]).sum(-1) > 0
+    R, _, valid = _distinct(R, torch.where(in_front, cost, torch.inf), num_candidates, degrees=5.0)
+    R = so3.normalise(R)
+    t = _translation(form, R)
+    return Pose(R, t), valid & R.isfinite().all(-1).all(-1) & t.isfinite().all(-1)
 
 
 def _quadratic_form(bearings: Tensor, points3d: Tensor, weights: Tensor) -> _Form:
     batch = bearings.shape[0]
     eye = torch.eye(3, dtype=bearings.dtype, device=bearings.device)
     V = eye - bearings[..., :, None] * bearings[..., None, :]
-    weighted = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-300))[..., None] * V.flatten(-2)  # (B, N, 9)
+    weighted = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-300))[..., None] * V.flatten(
+        -2
+    )  # (B, N, 9)
     Q = weighted.sum(-2).unflatten(-1, (3, 3))
     # row j, column (k, l) of sum_i w V_jk z_l: the gradient of the linear term
     T = (weighted.mT @ points3d).reshape(batch, 3, 9)
@@ -70,6 +72,10 @@ def _quadratic_form(bearings: Tensor, points3d: Tensor, weights: Tensor) -> _For
     shift = torch.linalg.solve_ex(Q, T)[0]
     omega = M - T.mT @ shift
     return _Form(0.5 * (omega + omega.mT), shift)
+
+
+def _translation(form: _Form, R: Tensor) -> Tensor:
+    return -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
 
 
 @functools.cache

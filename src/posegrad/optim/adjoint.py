@@ -118,7 +118,7 @@ def implicit_gradient(
         return problem.slope(variable, _pytree.tree_unflatten(leaves, context.arg_spec), u).sum()
 
     # item by item also for shared arguments, so that a failed item (which may be infinite) can be left out
-    _, pull = torch.func.vjp(slope, *(arg_leaves[i].expand(size, *arg_leaves[i].shape[1:]) for i in chosen))
+    pull = torch.func.vjp(slope, *(arg_leaves[i].expand(size, *arg_leaves[i].shape[1:]) for i in chosen))[1]
     gradients: list[Tensor | None] = [None] * len(arg_leaves)
     for i, gradient in zip(chosen, pull(v.new_tensor(-1.0)), strict=True):
         kept = torch.where(ok.view(-1, *(1,) * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
@@ -152,5 +152,3 @@ def _solve(H: Tensor, v: Tensor, ok: Tensor) -> Tensor:
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     scaled, scale = equilibrate(torch.where(ok[:, None, None], H, eye))
     return scale * torch.linalg.solve_ex(scaled, (scale * v)[..., None])[0].squeeze(-1)
-
-

@@ -39,7 +39,9 @@ class LevenbergMarquardt:
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise ValueError(f"LevenbergMarquardt.max_steps: got {self.max_steps!r}, expected an integer >= 1")
+            raise ValueError(
+                f"LevenbergMarquardt.max_steps: got {self.max_steps!r}, expected an integer >= 1"
+            )
         for name in ("initial_damping", "tolerance", "singular_below"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -124,9 +126,7 @@ def _iterate(
     return work if members is None else batch.put(state, members, work)
 
 
-def _step(
-    problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool
-) -> State:
+def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:
     """One trial step of every item that is not done."""
     old = state.quadratic
     with torch.no_grad():
@@ -193,10 +193,13 @@ def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
     stationary = decrement <= 4 * _tolerance(settings, cost)
     flat = (eigenvalues.abs() < singular).any(-1) | (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
     status = torch.full_like(state.steps, Status.MAX_STEPS)
-    status[stationary] = Status.CONVERGED
-    status[stationary & (eigenvalues[:, 0] < 0)] = Status.SADDLE
-    status[flat] = Status.DEGENERATE
-    status[hopeless] = Status.INFEASIBLE
+    for where, value in (
+        (stationary, Status.CONVERGED),
+        (stationary & (eigenvalues[:, 0] < 0), Status.SADDLE),
+        (flat, Status.DEGENERATE),
+        (hopeless, Status.INFEASIBLE),
+    ):
+        status = torch.where(where, int(value), status)
     ok = status == Status.CONVERGED
     return Solution(
         variable=state.variable,

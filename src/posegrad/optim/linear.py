@@ -31,4 +31,3 @@ def solve_positive(
         factor = torch.where(positive[..., None, None], factor, eye)
     rhs = torch.where(positive[..., None], b * scale, torch.zeros_like(b))
     return scale * torch.cholesky_solve(rhs[..., None], factor).squeeze(-1), positive
-

@@ -75,9 +75,7 @@ class Problem(ABC):
         else:
             jacobian = torch.stack([along(residual_at, e) for e in basis], -1)
             hessian = jacobian.mT @ jacobian
-        return Quadratic(
-            self.cost(variable, args), gradient_at(zero), hessian, self.feasible(variable, args)
-        )
+        return Quadratic(self.cost(variable, args), gradient_at(zero), hessian, self.feasible(variable, args))
 
     def slope(self, variable: Variable, args: Args, direction: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
         """Derivative of the cost along a tangent direction: ``<direction, gradient>``.
@@ -93,9 +91,12 @@ class Problem(ABC):
         """Gradient with respect to the variable's tensors -> gradient in the tangent."""
         zero = _zero_delta(self, variable)
         leaves = _pytree.tree_flatten(cotangent)[0]
-        moved, pull = torch.func.vjp(
-            lambda delta: tuple(_pytree.tree_flatten(self.retract(variable, delta))[0]), zero
-        )
+
+        def tensors(delta: Tensor) -> tuple[Tensor, ...]:
+            return tuple(_pytree.tree_flatten(self.retract(variable, delta))[0])
+
+        pull = torch.func.vjp(tensors, zero)[1]
+        moved = _pytree.tree_flatten(variable)[0]
         return pull(tuple(leaf.expand_as(m) for leaf, m in zip(leaves, moved, strict=True)))[0]
 
 

@@ -1,7 +1,7 @@
 """From a user's arguments to a clean batch: errors of the call raise, bad items get a status and harmless data."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int
@@ -53,7 +53,7 @@ def admit(
         kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
         w = torch.where(kept, w, 0.0)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
-    camera = _pytree.tree_map(lambda leaf: flat(leaf, 1), camera)
+    camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
     status = _verdict(x, z, w, camera, init)
@@ -91,7 +91,7 @@ def _neutralise(
     def keep(value: Tensor, other: Tensor | float) -> Tensor:
         return torch.where(good.view(-1, *(1,) * (value.ndim - 1)), value, other)
 
-    unit = torch.zeros_like(data.camera.params[0]) if len(good) else data.camera.params.new_zeros(0)
+    unit = data.camera.params.new_zeros(len(data.camera.parameter_names))
     unit[: data.camera.num_focal] = 1.0
     clean = Correspondences(
         points2d=keep(data.points2d, 0.0),
@@ -147,19 +147,30 @@ def _check_companions(
     if weights is not None and not weights.is_floating_point():
         raise TypeError(f"weights: got dtype {weights.dtype}, expected a floating-point dtype")
     if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(f"mask: got dtype {mask.dtype}, expected torch.bool (True = use the point); use mask.bool()")
+        raise TypeError(
+            f"mask: got dtype {mask.dtype}, expected torch.bool (True = use the point); use mask.bool()"
+        )
     if init is not None and not isinstance(init, Pose):
-        raise TypeError(f"init: got {type(init).__name__}, expected a pg.Pose or None; see pg.Pose.from_rotvec")
+        raise TypeError(
+            f"init: got {type(init).__name__}, expected a pg.Pose or None; see pg.Pose.from_rotvec"
+        )
     places = {"points3d": points3d, "camera": camera.params, "weights": weights, "mask": mask}
     if init is not None:
         places |= {"init.R": init.R, "init.t": init.t}
     for name, value in places.items():
         if value is not None and value.device != device:
-            raise ValueError(f"{name}: is on {value.device}, expected {device} as points2d; use .to({str(device)!r})")
+            raise ValueError(
+                f"{name}: is on {value.device}, expected {device} as points2d; use .to({str(device)!r})"
+            )
 
 
 def _batch_shape(
-    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Tensor | None, mask: Tensor | None, init: Pose | None
+    points2d: Tensor,
+    points3d: Tensor,
+    camera: Camera,
+    weights: Tensor | None,
+    mask: Tensor | None,
+    init: Pose | None,
 ) -> torch.Size:
     shapes = {
         "points2d": points2d.shape[:-2],

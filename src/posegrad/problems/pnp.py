@@ -175,7 +175,9 @@ def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[
     trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
     second = 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
     rounding = torch.finfo(dtype).eps * (1 + units.centre.square().sum(-1).sqrt() / units.size)
-    limit = (_COLLINEAR_ROUNDINGS * rounding).square().clamp(min=_COLLINEAR_ROUNDINGS * torch.finfo(z.dtype).eps)
+    limit = (
+        (_COLLINEAR_ROUNDINGS * rounding).square().clamp(min=_COLLINEAR_ROUNDINGS * torch.finfo(z.dtype).eps)
+    )
     return second < limit
 
 
@@ -205,8 +207,8 @@ class PnP(nn.Module):
     """:func:`solve_pnp` as a layer with fixed settings; it has no parameters.
 
     >>> import posegrad as pg
-    >>> pg.PnP(adjoint=pg.Implicit(max_gain=4.0))
-    PnP(solver=LevenbergMarquardt(max_steps=100, initial_damping=0.0001, tolerance=None, singular_below=None), adjoint=Implicit(hessian='exact', max_gain=4.0), backend='auto')
+    >>> pg.PnP(adjoint=pg.Implicit(max_gain=4.0)).adjoint
+    Implicit(hessian='exact', max_gain=4.0)
     """
 
     def __init__(
@@ -217,7 +219,8 @@ class PnP(nn.Module):
         backend: Literal["auto", "torch"] = "auto",
     ) -> None:
         super().__init__()
-        self.solver, self.adjoint, self.backend = solver, adjoint, backend
+        self.solver, self.adjoint = solver, adjoint
+        self.backend: Literal["auto", "torch"] = backend
 
     def forward(
         self,
