@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from posegrad import cli
-from posegrad.data import RenderConfig, render_dataset
+from posegrad.data import DatasetError, RenderConfig, render_dataset
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,21 @@ def test_an_image_is_truncated(words: list[str], tmp_path: Path, capsys: pytest.
     for path in (tmp_path / "toy" / "train" / "000001" / "rgb").iterdir():
         path.write_bytes(path.read_bytes()[:400])
     fails_with_one_line(words, capsys, "truncated")
+
+
+def test_an_error_of_a_worker_process_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> int:
+            raise DatasetError("a.png is truncated: copy it again.")
+
+    with pytest.raises(DatasetError) as wrapped:
+        list(torch.utils.data.DataLoader(Broken(), num_workers=1))
+    assert "Traceback" in str(wrapped.value)
+    assert cli._fail(str(wrapped.value)) == 2
+    assert capsys.readouterr().err == "posegrad: a.png is truncated: copy it again.\n"
 
 
 def test_absent_object(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
+    if "Traceback" in message:
+        # A worker process of the data loader wraps its error in a traceback, "package.Type: sentence" at the end.
+        message = message.strip().splitlines()[-1].partition(": ")[2]
     print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
     return code
 

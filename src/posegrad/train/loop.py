@@ -27,9 +27,8 @@ __all__ = ["Trained", "build_network", "convolution_precision", "fit"]
 
 @dataclass(frozen=True)
 class Trained:
-    """Outcome of `fit`: the network, steps done, share of them with the pose loss, seconds of the loop."""
+    """Outcome of `fit`: steps done, share of them with the pose loss, seconds of the loop."""
 
-    net: KeypointPoseNet
     steps: int
     pose_share: float
     seconds: float
@@ -50,11 +49,12 @@ def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtyp
 
 
 def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
-    """The network of a configuration, with its backbone's weights if asked for.
+    """The network of a configuration: random weights by its seed, those of the backbone from its file.
 
     Raises:
         RunError: unknown backbone, unusable weights, impossible sizes.
     """
+    torch.manual_seed(config.run.seed)
     try:
         net = KeypointPoseNet(
             config.data.keypoints,
@@ -144,21 +144,19 @@ class Schedule:
         return min(1.0, max(step / self.steps, by_clock))
 
 
-def fit(config: TrainConfig, source: Source, recorder: Recorder) -> Trained:
-    """Train a network; every line of the log goes to `recorder`.
+def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Recorder) -> Trained:
+    """Train `net` in place; every line of the log goes to `recorder`.
 
     Raises:
         RunError: settings that cannot work.
         DatasetError: an image is missing or damaged.
     """
-    torch.manual_seed(config.run.seed)
     accelerator = Accelerator()
     device, options = accelerator.device, config.optimizer
     precision = convolution_precision(config.run, device)
     crops = training_crops(config, source)
     loader = _loader(crops, config)
     batch_size = loader.batch_size or 1
-    net = build_network(config)
     model, optimizer, loader = accelerator.prepare(net, make_optimizer(net, options), loader)
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
     model.train()
@@ -188,7 +186,6 @@ def fit(config: TrainConfig, source: Source, recorder: Recorder) -> Trained:
                 bar.set_postfix_str(recorder.log(step, progress, lr, float(norm), terms, norms))
     seconds = schedule.seconds
     return Trained(
-        net=net,
         steps=step,
         pose_share=pose_steps / step,
         seconds=seconds,

@@ -60,10 +60,12 @@ def train(config: TrainConfig) -> Report:
     begin = time.perf_counter()
     _set_threads(config.run.threads)
     with Recorder(config.run.out, config) as recorder:
+        # The network first: a wrong name of a backbone must not wait for the dataset to be rendered.
+        net = build_network(config)
         source = open_source(config.data)
-        trained = fit(config, source, recorder)
-        recorder.model(trained.net, source.keypoints)
-        found = _predict(config, trained.net, source, source.keypoints)
+        trained = fit(config, net, source, recorder)
+        recorder.model(net, source.keypoints)
+        found = _predict(config, net, source, source.keypoints)
         metrics = _compare(source, found)
         draw_curves(recorder.lines(), config.run.out / "curves.png")
         draw_poses(source, found, config.run.out / "pictures", config.run.pictures)
