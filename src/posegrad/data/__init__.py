@@ -3,17 +3,17 @@
 Needs the extra: `pip install posegrad[train]`. Lengths are millimetres, intrinsics row-major.
 """
 
-from .augment import Augmentation
-from .bop import BopDataset, Instance, read_split
-from .bop_writer import Annotation, BopWriter
-from .crops import CropDataset, crop_affine, extract_crop
-from .errors import DatasetError, DatasetFileError
-from .image import encode_image, load_image
-from .keypoints import farthest_point_keypoints
-from .mesh import Mesh, load_mesh, mesh_diameter
-from .procedural import procedural_object
-from .render import RenderConfig
-from .toy import render_dataset, toy_dataset
+from posegrad.data.augment import Augmentation
+from posegrad.data.bop import BopDataset, Instance, read_split
+from posegrad.data.bop_writer import Annotation, BopWriter
+from posegrad.data.crops import CropDataset, crop_affine, extract_crop
+from posegrad.data.errors import DatasetError, DatasetFileError
+from posegrad.data.image import encode_image, load_image
+from posegrad.data.keypoints import farthest_point_keypoints
+from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
+from posegrad.data.procedural import procedural_object
+from posegrad.data.render import RenderConfig
+from posegrad.data.toy import render_dataset, toy_dataset
 
 __all__ = [
     "Annotation",

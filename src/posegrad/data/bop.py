@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DatasetError, DatasetFileError
-from .mesh import Mesh, load_mesh, mesh_diameter
+from posegrad.data.errors import DatasetError, DatasetFileError
+from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 
 MODEL_FOLDERS = ("models_eval", "models", "models_color")
 IMAGE_FOLDERS = ("rgb", "gray")

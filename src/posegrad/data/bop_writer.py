@@ -10,8 +10,8 @@ from types import TracebackType
 
 import numpy as np
 
-from .image import encode_image
-from .mesh import Mesh, encode_ply, mesh_diameter
+from posegrad.data.image import encode_image
+from posegrad.data.mesh import Mesh, encode_ply, mesh_diameter
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .augment import Augmentation, change_pixels, jitter_box
-from .bop import Instance
-from .image import load_image
+from posegrad.data.augment import Augmentation, change_pixels, jitter_box
+from posegrad.data.bop import Instance
+from posegrad.data.image import load_image
 
 BORDER_GREY = 127
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .errors import DatasetError, DatasetFileError
+from posegrad.data.errors import DatasetError, DatasetFileError
 
 
 def load_image(path: str | Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DatasetError, DatasetFileError
+from posegrad.data.errors import DatasetError, DatasetFileError
 
 
 @dataclass(frozen=True)

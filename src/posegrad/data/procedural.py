@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .mesh import Mesh, mesh_diameter
-from .surface_nets import numeric_gradient, surface_nets
+from posegrad.data.mesh import Mesh, mesh_diameter
+from posegrad.data.surface_nets import numeric_gradient, surface_nets
 
 DIAMETER_MM = 100.0
 

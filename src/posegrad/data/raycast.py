@@ -8,7 +8,7 @@ import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 
-from .mesh import Mesh
+from posegrad.data.mesh import Mesh
 
 Window = tuple[int, int, int, int]
 """Pixel window (x0, y0, x1, y1), x1 and y1 exclusive."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .augment import add_noise
-from .backgrounds import random_background
-from .bop_writer import Annotation
-from .procedural import DIAMETER_MM, random_rotation
-from .raycast import Hits, Lights, RayCaster, Window, shade
+from posegrad.data.augment import add_noise
+from posegrad.data.backgrounds import random_background
+from posegrad.data.bop_writer import Annotation
+from posegrad.data.procedural import DIAMETER_MM, random_rotation
+from posegrad.data.raycast import Hits, Lights, RayCaster, Window, shade
 
 
 @dataclass(frozen=True)

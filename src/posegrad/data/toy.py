@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .bop_writer import Annotation, BopWriter
-from .errors import DatasetError
-from .image import encode_image
-from .mesh import simplify_mesh
-from .procedural import DIAMETER_MM, procedural_object
-from .raycast import RayCaster
-from .render import RenderConfig, render_frame
+from posegrad.data.bop_writer import Annotation, BopWriter
+from posegrad.data.errors import DatasetError
+from posegrad.data.image import encode_image
+from posegrad.data.mesh import simplify_mesh
+from posegrad.data.procedural import DIAMETER_MM, procedural_object
+from posegrad.data.raycast import RayCaster
+from posegrad.data.render import RenderConfig, render_frame
 
 RENDERER_VERSION = 2
 """Raised with every change that alters the pictures, so that old caches are not used."""

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from posegrad.data.crops import crop_affine, extract_crop
 from posegrad.data.mesh import Mesh
-
-from .overlay import GREEN, MAGENTA, draw_axes, draw_mesh_outline, project
+from posegrad.viz.overlay import GREEN, MAGENTA, draw_axes, draw_mesh_outline, project
 
 CAPTION_HEIGHT = 18
 
