@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := $(or $(POSEGRAD_DATA),../shared/data)
 
-.PHONY: demo test lint real bench wheel clean
+.PHONY: demo test lint real real-test bench wheel clean
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -21,6 +21,21 @@ DATA := $(or $(POSEGRAD_DATA),../shared/data)
 
 demo: .venv/.train
 	$(BIN)/posegrad train --out runs/demo
+
+.venv/.real: .venv/.train
+	$(BIN)/pip install -q -e '.[train,real]'
+	@touch $@
+
+# Real images: LM-Occlusion (ape, can, duck); figures and metrics in runs/real
+real: .venv/.real
+	BIN=$(BIN) DATA=$(DATA) bash examples/real.sh
+
+# Tests that need the real data folder
+real-test: .venv/.dev
+	POSEGRAD_DATA=$(DATA) $(BIN)/pytest -m real
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/pnp.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
