@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import posegrad as pg
-from posegrad.nn import KeypointPoseNet, KeypointPrediction, map_points
+from posegrad.nn import KeypointPoseNet, KeypointPrediction, map_points, soft_argmax
 
 K = torch.tensor([[560.0, 0, 160], [0, 560, 120], [0, 0, 1]], dtype=torch.float64)
 
@@ -24,8 +24,25 @@ def test_shapes_and_ranges(net: KeypointPoseNet) -> None:
     assert seen.points2d.shape == seen.spread.shape == (3, 8, 2)
     assert seen.points2d.min() >= 1.5
     assert seen.points2d.max() <= 61.5
-    # The confidence head starts uniform, and always has mean 1.
-    torch.testing.assert_close(seen.weights, torch.ones(3, 8))
+    # The confidence head starts at the inverse fourth power of the spread, and always has mean 1.
+    expected = seen.spread.prod(-1) ** -2
+    torch.testing.assert_close(seen.weights, expected / expected.mean(-1, keepdim=True))
+
+
+def test_without_confidence_all_weights_are_one() -> None:
+    plain = KeypointPoseNet(8, "test_resnet", image_size=64, width=16, confidence=False)
+    assert torch.equal(plain(torch.rand(2, 3, 64, 64)).weights, torch.ones(2, 8))
+
+
+def test_keypoints_are_decoded_from_the_sharpened_heatmap() -> None:
+    for sharpness in (1.0, 2.0):
+        net = KeypointPoseNet(8, "test_resnet", image_size=64, width=16, sharpness=sharpness)
+        with torch.no_grad():
+            net.to_logits.weight.mul_(30)
+        seen = net(torch.rand(2, 3, 64, 64))
+        p = seen.logits.flatten(-2).softmax(-1) ** sharpness
+        p = (p / p.sum(-1, keepdim=True)).view_as(seen.logits)
+        torch.testing.assert_close(seen.points2d, soft_argmax(p, 4), rtol=0, atol=1e-3)
 
 
 def test_weights_have_mean_one_whatever_the_confidence(net: KeypointPoseNet) -> None:

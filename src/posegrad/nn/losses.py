@@ -48,7 +48,7 @@ def heatmap_loss(
         stride: crop pixels per heatmap cell.
         sigma: standard deviation of the Gaussian, crop pixels, > 0.
         coordinate: weight of the coordinate term, >= 0; its distances are in pixels over the crop side S.
-        points2d: (B, N, 2) the decoded keypoints if at hand (a gradient at them then shows in a log).
+        points2d: (B, N, 2) the decoded keypoints x, crop pixels; default: by plain DSNT.
 
     Returns:
         Scalar; 0 if every keypoint is outside.

@@ -73,7 +73,9 @@ class ModelConfig:
     width: int = 64
     """Channels of the feature pyramid."""
     confidence: bool = True
-    """Learn a PnP weight per keypoint (trained by the pose loss only)."""
+    """Weight the keypoints in PnP; the weights are learned from the pose loss."""
+    sharpness: float = 2.0
+    """Keypoints are decoded from softmax(sharpness logits); 1: plain DSNT, whose keypoints shrink to the centre."""
 
 
 @dataclass(frozen=True, kw_only=True)

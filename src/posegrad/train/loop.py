@@ -62,6 +62,7 @@ def build_network(config: TrainConfig, *, load_weights: bool = True) -> Keypoint
             image_size=config.data.image_size,
             width=config.model.width,
             confidence=config.model.confidence,
+            sharpness=config.model.sharpness,
             pnp=pnp_layer(config.loss),
         )
         if load_weights and config.model.weights is not None:
@@ -89,7 +90,8 @@ def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim
         lr = config.lr * (config.backbone_lr if backbone else 1.0)
         decay = config.weight_decay if decays else 0.0
         options.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
-    return torch.optim.AdamW(options, betas=(0.9, 0.99))
+    # Fused: one pass over the weights, a few times as fast on CPU as one loop per tensor.
+    return torch.optim.AdamW(options, betas=(0.9, 0.99), fused=True)
 
 
 def training_crops(config: TrainConfig, source: Source) -> CropDataset:

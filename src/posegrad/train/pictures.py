@@ -17,10 +17,10 @@ __all__ = ["draw_curves", "draw_poses"]
 _PANELS = (
     ("l_h",),
     ("l_p",),
-    ("beta",),
-    ("grad_heatmap_keypoints", "grad_pose_keypoints"),
-    ("grad_heatmap_logits", "grad_pose_logits", "grad_weights"),
     ("failed",),
+    ("grad_heatmap_keypoints", "grad_pose_keypoints"),
+    ("grad_heatmap_logits", "grad_pose_logits"),
+    ("grad_weights",),
 )
 
 
