@@ -72,7 +72,7 @@ def test_overfitting_a_few_images_finds_their_poses(config: TrainConfig, dataset
     split.write_text(json.dumps({"train": list(range(8)), "test": list(range(8))}))
     config = replace(
         config,
-        data=replace(config.data, split=split, augment=False),
+        data=replace(config.data, split=split, augment=0.0, shift=0.0, scale=0.0, rotation=0.0),
         optimizer=OptimizerConfig(steps=150, batch_size=8, lr=4e-3),
         run=replace(config.run, pictures=0, log_every=50),
     )

@@ -49,8 +49,13 @@ class DataConfig:
     """Side of a crop over the longer side of the object's visible box, > 1."""
     keypoints: int = 16
     """Keypoints, by farthest-point sampling of the mesh, >= 4."""
-    augment: bool = True
-    """Random shift, scale, rotation, colour, blur, noise and cutout of the training crops."""
+    augment: float = 0.3
+    """Strength of the random colour, blur, noise and cutout of the training crops, in [0, 1]: share of the crops
+    that are changed, and by how much. Few images need more of it."""
+    shift: float = 0.1
+    """Largest random shift of the training crops, share of their side."""
+    scale: float = 0.2
+    """Training crops are up to (1 + scale) times larger or smaller."""
     rotation: float = 180.0
     """Largest in-plane rotation of the training crops, degrees, in [0, 180]."""
     all_views: bool = False
@@ -84,7 +89,7 @@ class LossConfig:
 
     loss: Literal["heatmap", "pose", "mixed"] = "mixed"
     """Which of the three."""
-    beta: float = 10.0
+    beta: float = 100.0
     """Weight of l_p in l_m. Distances are in crop sides, so that one value serves all image sizes."""
     reprojection: float = 1.0
     """Weight (lambda) of the reprojection term in l_p."""

@@ -96,7 +96,21 @@ def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim
 
 def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     """The training instances as augmented crops."""
-    augmentation = Augmentation(rotation_deg=config.data.rotation) if config.data.augment else None
+    data, full = config.data, Augmentation()
+    scaled = (
+        "brightness",
+        "contrast",
+        "color",
+        "blur_probability",
+        "noise_probability",
+        "cutout_probability",
+    )
+    augmentation = Augmentation(
+        shift=data.shift,
+        scale=data.scale,
+        rotation_deg=data.rotation,
+        **{name: data.augment * getattr(full, name) for name in scaled},
+    )
     return CropDataset(
         source.train,
         size=config.data.image_size,
