@@ -37,7 +37,7 @@ class RenderConfig:
     """Range of the object's depth, diameters (uniform); 4 to 10 is the harder option."""
     viewpoints: str = "hemisphere"
     """`hemisphere`: cameras above the object (z > 0 in its frame), uniform; `sphere`: all of SO(3)."""
-    in_plane_deg: float = 180.0
+    in_plane_deg: float = 45.0
     """In-plane rotation within +- this angle about the upright view, degrees (`hemisphere` only)."""
     occluded_share: float = 0.3
     """Share of the frames with an occluder in front of the object."""

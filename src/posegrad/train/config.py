@@ -45,7 +45,7 @@ class DataConfig:
     """Smallest visible share of the object, in [0, 1]."""
     image_size: int = 128
     """Side of the crops, pixels, a multiple of 32."""
-    padding: float = 1.4
+    padding: float = 1.3
     """Side of a crop over the longer side of the object's visible box, > 1."""
     keypoints: int = 16
     """Keypoints, by farthest-point sampling of the mesh, >= 4."""
@@ -56,7 +56,7 @@ class DataConfig:
     """Largest random shift of the training crops, share of their side."""
     scale: float = 0.2
     """Training crops are up to (1 + scale) times larger or smaller."""
-    rotation: float = 180.0
+    rotation: float = 20.0
     """Largest in-plane rotation of the training crops, degrees, in [0, 180]."""
     all_views: bool = False
     """Embedded dataset: views from all of SO(3), 4 to 10 diameters away, not the upper hemisphere, 4 to 7."""
