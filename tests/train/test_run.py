@@ -9,6 +9,7 @@ import torch
 
 from posegrad.train import DataConfig, LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
 from posegrad.train.config import EvalConfig
+from posegrad.train.record import write_json
 
 
 def read_log(config: TrainConfig) -> list[dict]:
@@ -105,6 +106,11 @@ def test_settings_survive_json(config: TrainConfig) -> None:
     broken["loss"]["betta"] = 1
     with pytest.raises(RunError, match="betta"):
         TrainConfig.from_json(json.dumps(broken))
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"a": {"b": float("inf"), "c": float("nan"), "d": 1.5, "e": 3}})
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": {"b": None, "c": None, "d": 1.5, "e": 3}}
 
 
 def test_evaluation_of_something_else(tmp_path: Path) -> None:

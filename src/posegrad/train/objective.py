@@ -13,6 +13,7 @@ from posegrad.nn import (
     crop_extent,
     heatmap_loss,
     map_points,
+    mixture,
     pose_loss,
     warm_up,
 )
@@ -117,7 +118,7 @@ class Objective:
             reprojection=config.reprojection,
             robust=config.robust or None,
         ).to(l_h.dtype)
-        total = beta * l_p if config.loss == "pose" else l_h + beta * l_p
+        total = beta * l_p if config.loss == "pose" else mixture(l_h, l_p, beta)
         failed = (~solution.ok).double().mean()
         return Terms(total, l_h, l_p, beta, failed, prediction)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Recorder:
             "grad_weights": weight_norm,
             **norms,
         }
-        self._log.write(json.dumps(entry) + "\n")
+        self._log.write(json.dumps(_plain(entry)) + "\n")
         if self._board is None:
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
@@ -89,8 +90,14 @@ class Recorder:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write indented JSON."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    """Write indented JSON; numbers that are not finite become null, as JSON has no word for them."""
+    path.write_text(json.dumps(_plain(content), indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:
