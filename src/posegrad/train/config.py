@@ -113,7 +113,7 @@ class LossConfig:
 class OptimizerConfig:
     """AdamW under a one-cycle schedule: linear warm-up, then a cosine to zero."""
 
-    epochs: float = 14.0
+    epochs: float = 9.0
     """Passes over the training crops."""
     steps: int | None = None
     """Optimiser steps; overrides --epochs."""
