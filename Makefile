@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := $(or $(POSEGRAD_DATA),../shared/data)
 
-# OpenMP threads that wait sleep, not spin: on a machine that does anything else besides, spinning made a training
-# step four times as slow (5.9 s against 1.4 s on two cores)
-export OMP_WAIT_POLICY ?= PASSIVE
+# OpenMP threads that wait for each other spin for a moment, then sleep. Spinning on (the default) makes a training step
+# four times as slow when anything else runs on the machine, sleeping at once twice as slow when nothing does.
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: demo test lint real real-test bench wheel clean
 

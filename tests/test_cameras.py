@@ -1,13 +1,15 @@
 """Camera models against OpenCV and their own defaults."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 import posegrad as pg
-from posegrad.cameras import MODELS, Camera, Pinhole, SimplePinhole, SkewPinhole, as_camera
-from posegrad.testing import check_camera
+from posegrad.cameras import MODELS, Camera, Pinhole, Projected, SimplePinhole, SkewPinhole, as_camera
+from posegrad.testing import check_camera, random_scene
 
 _PARAMS = {
     "SIMPLE_PINHOLE": [500.0, 320.0, 240.0],
@@ -98,6 +100,42 @@ def test_wrong_cameras_are_named() -> None:
         as_camera(torch.eye(3, dtype=torch.int64))
     with pytest.raises(ValueError, match="points2d comes before points3d"):
         pg.project_points(torch.zeros(4, 2), torch.eye(3), pg.Pose.identity())
+
+
+def test_a_camera_of_ones_own_works_in_the_solver() -> None:
+    """With ``project`` and ``unproject`` alone: derivatives and pytree come with the base class."""
+
+    @dataclass(frozen=True, eq=False)
+    class Mirrored(Camera):
+        name = "MIRRORED"
+        parameter_names = ("f", "cx", "cy")
+
+        def project(self, points_cam: torch.Tensor) -> Projected:
+            f, cx, cy = self.params.unsqueeze(-2).unbind(-1)
+            x, y, z = points_cam.unbind(-1)
+            safe = torch.where(z > 0, z, torch.ones_like(z))
+            return Projected(torch.stack([cx - f * x / safe, cy + f * y / safe], -1), z > 0)
+
+        def unproject(self, points2d: torch.Tensor) -> torch.Tensor:
+            f, cx, cy = self.params.unsqueeze(-2).unbind(-1)
+            ray = torch.stack(
+                [(cx - points2d[..., 0]) / f, (points2d[..., 1] - cy) / f, torch.ones_like(f)], -1
+            )
+            return ray / ray.norm(dim=-1, keepdim=True)
+
+    scene = random_scene(1, 8, noise=1.0, seed=0)
+    params = torch.tensor([600.0, 320.0, 240.0], dtype=torch.float64, requires_grad=True)
+    pixels = (
+        Mirrored(params.detach()).project(scene.pose.act(scene.points3d)).points2d
+        + 0.3 * scene.points3d[..., :2]
+    )
+    solution = pg.solve_pnp(pixels, scene.points3d, Mirrored(params), init=scene.pose)
+    assert bool(solution.ok.all())
+    K = torch.tensor([[-600.0, 0, 320], [0, 600, 240], [0, 0, 1]], dtype=torch.float64)
+    by_k = pg.solve_pnp(pixels, scene.points3d, K, init=scene.pose)
+    torch.testing.assert_close(solution.pose.R, by_k.pose.R, rtol=0, atol=1e-10)
+    (gradient,) = torch.autograd.grad(solution.pose.t.sum(), params)
+    assert bool((gradient != 0).all())
 
 
 def test_a_shared_camera_with_one_focal_length_gets_its_gradient() -> None:

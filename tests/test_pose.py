@@ -61,6 +61,22 @@ def test_indexing_and_shape() -> None:
     assert pose.shape == (7,)
     assert pose[2].shape == ()
     assert pose[2:4].R.shape == (2, 3, 3)
+    nested = pg.Pose(pose.R[None].expand(2, 7, 3, 3), pose.t)
+    torch.testing.assert_close(nested[..., 3].R[1], pose.R[3])
+    torch.testing.assert_close(nested[:, 3].t[0], pose.t[3])
+    with pytest.raises(IndexError):
+        pose[:, 0]
+    with pytest.raises(TypeError):
+        R, t = pose  # noqa: RUF059
+
+
+def test_autocast_does_not_round_the_geometry() -> None:
+    pose, points = _pose().to(torch.float32), torch.randn(7, 5, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        results = pose.act(points), (pose @ pose).R, pose.inverse().t
+    for got, wanted in zip(results, (pose.act(points), (pose @ pose).R, pose.inverse().t), strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
 
 
 def test_wrong_arguments_name_the_member() -> None:

@@ -1,12 +1,12 @@
 """Camera models: a table of small types that hold their parameters as a differentiable tensor.
 
 Names and parameter order are COLMAP's. Pixel coordinates are OpenCV's: the centre of the top-left pixel is (0, 0)
-(COLMAP puts it at (0.5, 0.5)). A new model is one class with ``project``; its derivatives come from
-forward-mode differentiation unless it brings closed forms.
+(COLMAP puts it at (0.5, 0.5)). A new model is one frozen dataclass with ``name``, ``parameter_names``, ``project`` and
+``unproject``; its derivatives come from forward-mode differentiation unless it brings closed forms.
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,6 +42,9 @@ class Camera:
     #: how many of the leading parameters are focal lengths, and how many then are in pixels (focal, centre, skew)
     num_focal: ClassVar[int] = 1
     num_pixel_params: ClassVar[int] = 3
+
+    def __init_subclass__(cls) -> None:
+        _pytree.register(cls)
 
     def __post_init__(self) -> None:
         label = type(self).__name__
@@ -105,6 +108,14 @@ class Camera:
         pixel = torch.arange(count, device=self.params.device) < self.num_pixel_params
         return replace(self, params=torch.where(pixel, self.params / scale[..., None], self.params))
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """``Tensor.to`` on the parameters."""
+        return replace(self, params=self.params.to(*args, **kwargs))
+
+    def detach(self) -> Self:
+        """Cut the parameters from the autograd graph."""
+        return replace(self, params=self.params.detach())
+
     def crop(self, left: float | Tensor, top: float | Tensor) -> Self:
         """The camera of a crop whose first pixel is (left, top) of this image, in pixels."""
         return self._moved(left, top, 1.0, 1.0)
@@ -115,6 +126,9 @@ class Camera:
         Pixel centres: ``c' = (c + 0.5) * scale - 0.5``, as ``cv2.resize`` and ``antialias`` resizers do.
         """
         scale_y = scale_x if scale_y is None else scale_y
+        for name, scale in (("scale_x", scale_x), ("scale_y", scale_y)):
+            if not bool((torch.as_tensor(scale) > 0).all()):
+                raise ValueError(f"resize: got {name} = {scale}, expected > 0 (new size / old size)")
         return self._moved(0.0, 0.0, scale_x, scale_y)
 
     def _moved(
@@ -159,7 +173,7 @@ class _PinholeFamily(Camera):
     def _normalised(self, points_cam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x/z, y/z, 1/z and validity; a point that has no image is divided by one instead."""
         x, y, z = points_cam.unbind(-1)
-        bound = _MIN_DEPTH_RATIO * (x.abs() + y.abs())
+        bound = _MIN_DEPTH_RATIO * (x.abs() + y.abs()) + torch.finfo(z.dtype).tiny ** 0.5
         valid = z > bound
         safe = torch.where(z.abs() > bound, z, torch.ones_like(z))
         inverse = safe.reciprocal()
@@ -200,7 +214,6 @@ class _PinholeFamily(Camera):
         return _interleaved(*rows).unflatten(-1, (3, 3))
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False)
 class SimplePinhole(_PinholeFamily):
     """``u = f x/z + cx, v = f y/z + cy``; params (..., 3) = (f, cx, cy) in pixels (COLMAP ``SIMPLE_PINHOLE``).
@@ -217,7 +230,6 @@ class SimplePinhole(_PinholeFamily):
         return f, f, cx, cy, torch.zeros_like(f)
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False)
 class Pinhole(_PinholeFamily):
     """``u = fx x/z + cx, v = fy y/z + cy``; params (..., 4) = (fx, fy, cx, cy) in pixels (COLMAP ``PINHOLE``).
@@ -236,7 +248,6 @@ class Pinhole(_PinholeFamily):
         return fx, fy, cx, cy, torch.zeros_like(fx)
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False)
 class SkewPinhole(_PinholeFamily):
     """``u = fx x/z + skew y/z + cx, v = fy y/z + cy``; params (..., 5) = (fx, fy, cx, cy, skew) in pixels.

@@ -49,6 +49,9 @@ class _Layer:
         Raises:
             ValueError: on other shapes.
         """
+        for name, value in (("pts2d", pts2d), ("pts3d", pts3d), ("K", K)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
         if pts2d.ndim != 3:
             raise ValueError(f"pts2d: got shape {tuple(pts2d.shape)}, expected (B, n, 2)")
         if pts3d.ndim not in cls._model_dims:

@@ -1,6 +1,7 @@
 """Rigid transformations."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -52,12 +53,12 @@ class Pose:
 
     @classmethod
     def from_quat_wxyz(cls, quat: Float[Tensor, "*batch 4"], t: Float[Tensor, "*batch 3"]) -> "Pose":
-        """From quaternions (w, x, y, z), normalised here, and translations."""
+        """From quaternions (w, x, y, z) of any non-zero length, and translations."""
         return cls(so3.matrix_from_quat_wxyz(quat), t)
 
     @classmethod
     def from_quat_xyzw(cls, quat: Float[Tensor, "*batch 4"], t: Float[Tensor, "*batch 3"]) -> "Pose":
-        """From quaternions (x, y, z, w), normalised here, and translations."""
+        """From quaternions (x, y, z, w) of any non-zero length, and translations."""
         return cls.from_quat_wxyz(quat.roll(1, -1), t)
 
     @classmethod
@@ -86,22 +87,24 @@ class Pose:
 
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
         """Homogeneous matrices (..., 4, 4)."""
-        top = torch.cat([self.R, self.t[..., None]], -1)
+        R, t = self.R.expand(*self.shape, 3, 3), self.t.expand(*self.shape, 3)
+        top = torch.cat([R, t[..., None]], -1)
         last = torch.tensor([0, 0, 0, 1], dtype=top.dtype, device=top.device)
         return torch.cat([top, last.expand(*top.shape[:-2], 1, 4)], -2)
 
     def act(self, points: Float[Tensor, "*batch N 3"]) -> Float[Tensor, "*batch N 3"]:
         """Transform points (..., N, 3): ``R x + t``; batch dimensions broadcast."""
-        return points @ self.R.mT + self.t[..., None, :]
+        return _times(self.R[..., None, :, :], points) + self.t[..., None, :]
 
     def inverse(self) -> "Pose":
         """``world_from_cam``."""
         R = self.R.mT
-        return Pose(R, -(R @ self.t[..., None]).squeeze(-1))
+        return Pose(R, -_times(R, self.t))
 
     def compose(self, other: "Pose") -> "Pose":
         """``a_from_b.compose(b_from_c) = a_from_c``; the same as ``a_from_b @ b_from_c``."""
-        return Pose(self.R @ other.R, (self.R @ other.t[..., None]).squeeze(-1) + self.t)
+        R = _times(self.R[..., None, :, :], other.R.mT).mT
+        return Pose(R, _times(self.R, other.t) + self.t)
 
     def __matmul__(self, other: "Pose") -> "Pose":
         return self.compose(other)
@@ -118,7 +121,15 @@ class Pose:
         """Cut both members from the autograd graph."""
         return Pose(self.R.detach(), self.t.detach())
 
-    def __getitem__(self, index: object) -> "Pose":
+    def __getitem__(self, index: Any) -> "Pose":
         """Index the batch dimensions (members are broadcast against each other first)."""
+        flat = torch.arange(self.shape.numel(), device=self.R.device).view(self.shape)[index]
         R, t = self.R.expand(*self.shape, 3, 3), self.t.expand(*self.shape, 3)
-        return Pose(R[index], t[index])  # pyright: ignore
+        return Pose(R.reshape(-1, 3, 3)[flat], t.reshape(-1, 3)[flat])
+
+    __iter__ = None  # `R, t = pose` on a batch of two would give two poses
+
+
+def _times(R: Tensor, x: Tensor) -> Tensor:
+    """``R x`` by sums of products: a matrix product would be rounded to half precision under autocast."""
+    return (R * x[..., None, :]).sum(-1)

@@ -28,6 +28,10 @@ def project_points(
     tensor([[420., 240.]])
     """
     _check_last(points3d, "points3d", 3)
+    if not isinstance(pose, Pose):
+        raise TypeError(
+            f"pose: got {type(pose).__name__}, expected a pg.Pose; see pg.Pose.from_matrix, from_rotvec"
+        )
     return as_camera(camera).project(pose.act(points3d)).points2d
 
 
@@ -39,6 +43,11 @@ def reprojection_residuals(
 ) -> Float[Tensor, "*batch N 2"]:
     """Projection minus observation, (..., N, 2) pixels; arguments as in :func:`project_points`."""
     _check_last(points2d, "points2d", 2)
+    _check_last(points3d, "points3d", 3)
+    if points2d.shape[-2] != points3d.shape[-2]:
+        raise ValueError(
+            f"points3d: got {points3d.shape[-2]} points, expected {points2d.shape[-2]} as in points2d"
+        )
     return project_points(points3d, camera, pose) - points2d
 
 

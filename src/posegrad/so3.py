@@ -32,7 +32,7 @@ def exp(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     With angle ``s = |w|``: ``a = sin s / s``, ``b = (1 - cos s) / s^2``. All derivatives are exact at zero.
 
     Args:
-        w: rotation vectors (..., 3) in radians, any length.
+        w: rotation vectors (..., 3) in radians, of any length whose square does not overflow.
 
     >>> exp(torch.zeros(3))
     tensor([[1., 0., 0.],

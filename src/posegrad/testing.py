@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posegrad import so3
+from posegrad._pytree import tree_flatten, tree_map, tree_unflatten
 from posegrad.cameras import Camera
 from posegrad.optim.problem import Problem
 from posegrad.pose import Pose
@@ -137,18 +138,27 @@ def check_problem(problem: Problem, variable: Any, args: Any, tolerance: float =
                 atol=tolerance,
                 msg=f"{name}, {exact=}",
             )
-    direction = torch.linspace(-1, 1, actual.gradient.numel(), dtype=actual.gradient.dtype).view_as(
-        actual.gradient
-    )
+    generator = torch.Generator().manual_seed(0)
+
+    def random_like(value: Tensor) -> Tensor:
+        return torch.randn(value.shape, generator=generator, dtype=value.dtype)
+
+    direction = random_like(actual.gradient)
+    leaves, spec = tree_flatten(args)
+    slopes = []
+    for kind in (type(problem), Problem):
+        inputs = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+        slope = kind.slope(problem, variable, tree_unflatten(inputs, spec), direction)
+        slopes.append((slope, *torch.autograd.grad(slope.sum(), inputs)))
+    for got, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(
+            got, wanted, rtol=tolerance, atol=tolerance, msg="slope, or its derivative by args"
+        )
+    cotangent = tree_map(random_like, variable)
     torch.testing.assert_close(
-        problem.slope(variable, args, direction),
-        (direction * actual.gradient).sum(-1),
+        problem.pullback(variable, cotangent),
+        Problem.pullback(problem, variable, cotangent),
         rtol=tolerance,
         atol=tolerance,
-    )
-    torch.testing.assert_close(
-        problem.pullback(variable, variable),
-        Problem.pullback(problem, variable, variable),
-        rtol=tolerance,
-        atol=tolerance,
+        msg="pullback",
     )

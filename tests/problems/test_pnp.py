@@ -95,6 +95,48 @@ def test_init_is_refined_locally() -> None:
     assert bool((local.cost[local.ok] >= best.cost[local.ok] * (1 - 1e-9)).all())
 
 
+def test_a_point_of_weight_zero_may_be_behind_the_camera() -> None:
+    scene = random_scene(3, 8, noise=1.0, seed=16)
+    w, z = scene.weights.clone(), scene.points3d.clone()
+    w[:, 0] = 0
+    z[:, 0] = scene.pose.inverse().act(torch.tensor([[0.5, 0.5, -3.0]], dtype=torch.float64))[:, 0]
+    reference = pg.solve_pnp(scene.points2d[:, 1:], z[:, 1:], scene.K, weights=w[:, 1:])
+    for init in (None, scene.pose):
+        solution = pg.solve_pnp(scene.points2d, z, scene.K, weights=w, init=init)
+        assert bool(solution.ok.all())
+        torch.testing.assert_close(solution.pose.R, reference.pose.R, rtol=0, atol=1e-11)
+
+
+def test_an_init_off_the_rotations_is_brought_back_or_refused() -> None:
+    scene = random_scene(3, 8, noise=1.0, seed=17)
+    reference = pg.solve_pnp(scene.points2d, scene.points3d, scene.K)
+    drifted = pg.solve_pnp(
+        scene.points2d, scene.points3d, scene.K, init=pg.Pose(scene.pose.R + 1e-3, scene.pose.t)
+    )
+    torch.testing.assert_close(drifted.pose.R, reference.pose.R, rtol=0, atol=1e-10)
+    identity = torch.eye(3).double().expand(3, 3, 3)
+    torch.testing.assert_close(drifted.pose.R @ drifted.pose.R.mT, identity, rtol=0, atol=1e-14)
+    for wrong in (2 * scene.pose.R, -scene.pose.R, 0 * scene.pose.R, 1e160 * scene.pose.R):
+        refused = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, init=pg.Pose(wrong, scene.pose.t))
+        assert set(refused.status.tolist()) == {pg.Status.BAD_INIT}
+        assert bool(refused.pose.R.isfinite().all())
+
+
+def test_points_far_from_the_origin_in_float32_are_solved_as_they_are() -> None:
+    scene = random_scene(10, 8, seed=18)
+    z = (scene.points3d + torch.tensor([1e5, 0, 0])).float()
+    solution = pg.solve_pnp(scene.points2d.float(), z, scene.K.float())
+    assert bool(solution.ok.all()), solution.describe()
+
+
+def test_steps_are_bounded() -> None:
+    scene = random_scene(5, 8, noise=5.0, seed=19)
+    for most in (1, 2, 3):
+        solver = pg.LevenbergMarquardt(max_steps=most)
+        solution = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, init=scene.pose, solver=solver)
+        assert int(solution.num_steps.max()) <= most
+
+
 def test_three_points_need_an_init() -> None:
     scene = random_scene(4, 3, seed=7)
     assert set(pg.solve_pnp(scene.points2d, scene.points3d, scene.K).status.tolist()) == {
@@ -151,6 +193,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         solution = pg.solve_pnp(x, z, K)
     assert solution.pose.R.dtype == (torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype)
+    assert bool(solution.ok.all()), solution.describe()
     exact = pg.solve_pnp(x.double(), z.double(), K.double())
     torch.testing.assert_close(solution.pose.R.double(), exact.pose.R, rtol=0, atol=1e-6)
 

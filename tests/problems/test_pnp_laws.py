@@ -77,6 +77,8 @@ _ALWAYS = [
 _WITH_INIT = [
     ("all behind the camera", _behind, Status.INFEASIBLE),
     ("NaN init", _set("R", float("nan")), Status.NOT_FINITE),
+    ("reflected init", _set("R", -torch.eye(3)), Status.BAD_INIT),
+    ("overflowing init", _set("t", 1.7e308), Status.INFEASIBLE),
 ]
 
 
@@ -117,7 +119,9 @@ def test_float32_too(status_case: tuple[str, Callable[[Inputs], None], Status]) 
     solution, gradients = _solve(damaged, with_init=False)
     assert solution.status[_BAD] == status_case[2]
     assert int(solution.ok.sum()) == 4
-    assert all(bool(g.isfinite().all()) for g in gradients.values())
+    for name, gradient in gradients.items():
+        assert bool(gradient.isfinite().all()), name
+        assert bool((gradient[_BAD] == 0).all()), name
 
 
 def test_a_bad_item_with_nan_in_the_loss_gradient_stays_zero() -> None:
@@ -134,13 +138,21 @@ def test_a_bad_item_with_nan_in_the_loss_gradient_stays_zero() -> None:
     assert bool((x.grad[0] != 0).any())
 
 
-def test_an_item_alone_equals_the_item_in_a_batch() -> None:
+@pytest.mark.parametrize("with_init", [False, True])
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
+def test_an_item_alone_equals_the_item_in_a_batch(
+    adjoint: pg.Implicit | pg.Unrolled, with_init: bool
+) -> None:
     inputs = _inputs()
-    together, _ = _solve(inputs, with_init=False)
+    together, all_gradients = _solve(inputs, with_init, adjoint=adjoint)
     for i in range(5):
-        alone, _ = _solve({name: value[i : i + 1] for name, value in inputs.items()}, with_init=False)
+        alone, gradients = _solve(
+            {name: value[i : i + 1] for name, value in inputs.items()}, with_init, adjoint=adjoint
+        )
         torch.testing.assert_close(alone.pose.R[0], together.pose.R[i], rtol=0, atol=1e-12)
         torch.testing.assert_close(alone.pose.t[0], together.pose.t[i], rtol=0, atol=1e-12)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient[0], all_gradients[name][i], rtol=1e-10, atol=1e-12)
 
 
 def test_contents_of_masked_points_change_nothing_bitwise() -> None:
@@ -169,10 +181,39 @@ def test_padded_equals_unpadded() -> None:
     torch.testing.assert_close(padded.pose.t, unpadded.pose.t, rtol=0, atol=1e-11)
 
 
-def test_an_overflowing_item_is_contained() -> None:
+@pytest.mark.parametrize("with_init", [False, True])
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
+def test_an_overflowing_item_does_not_reach_what_the_batch_shares(
+    adjoint: pg.Implicit | pg.Unrolled, with_init: bool
+) -> None:
     inputs = _inputs()
-    inputs["points2d"][_BAD] *= 1e300
-    solution, gradients = _solve(inputs, with_init=False)
-    assert solution.ok.tolist() == [True, True, False, True, True]
-    assert all(bool(g.isfinite().all()) for g in gradients.values())
-    assert bool(solution.pose.t.isfinite().all())
+    model, K, x = (inputs[name] for name in ("points3d", "camera", "points2d"))
+    init = pg.Pose(inputs["R"], inputs["t"]) if with_init else None
+
+    def gradients(x: Tensor, keep: list[int]) -> tuple[Tensor, ...]:
+        leaves = model[0].clone().requires_grad_(), K[0].clone().requires_grad_()
+        x = pg.project_points(model[0], K, pg.Pose(inputs["R"], inputs["t"])) + x
+        start = None if init is None else init[keep]
+        solution = pg.solve_pnp(x[keep], *leaves, init=start, adjoint=adjoint)
+        assert int(solution.ok.sum()) == 4
+        assert bool(solution.pose.t.isfinite().all())
+        return torch.autograd.grad(solution.pose.t.sum(), leaves)
+
+    wild = torch.zeros_like(x)
+    wild[_BAD] = 1e300 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0)).double()
+    others = [i for i in range(5) if i != _BAD]
+    for got, wanted in zip(gradients(wild, list(range(5))), gradients(wild, others), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_second_derivatives_of_failed_items_are_zero() -> None:
+    inputs = _inputs()
+    inputs["t"][_BAD] = 1.7e308
+    leaves = [inputs[name].clone().requires_grad_() for name in ("points2d", "points3d", "camera")]
+    solution = pg.solve_pnp(*leaves, init=pg.Pose(inputs["R"], inputs["t"]))
+    first = torch.autograd.grad(solution.pose.t.square().sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+    for gradient in second:
+        assert bool(gradient.isfinite().all())
+        assert bool((gradient[_BAD] == 0).all())
+        assert bool((gradient[0] != 0).any())

@@ -25,6 +25,7 @@ class Implicit:
         max_gain: None, or a bound > 0 on ``sqrt((u^T A u) / (v^T A^-1 v))`` with A the Gauss-Newton matrix; u is
             scaled down where it is above. It is 1 for a perfect fit, and grows without bound where the exact
             Hessian turns singular: a bound of 2 to 10 keeps near-degenerate items from ruling a training step.
+            Second derivatives hold the scaling constant.
 
     Reference: Gould et al., arXiv:1607.05447 (2016); Chen et al., BPnP, CVPR 2020.
     """
@@ -120,7 +121,7 @@ def implicit_gradient(
     # item by item also for shared arguments, so that a failed item (which may be infinite) can be left out
     pull = torch.func.vjp(slope, *(arg_leaves[i].expand(size, *arg_leaves[i].shape[1:]) for i in chosen))[1]
     gradients: list[Tensor | None] = [None] * len(arg_leaves)
-    for i, gradient in zip(chosen, pull(v.new_tensor(-1.0)), strict=True):
+    for i, gradient in zip(chosen, pull(torch.tensor(-1.0, dtype=v.dtype, device=v.device)), strict=True):
         kept = torch.where(ok.view(-1, *(1,) * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
         gradients[i] = kept if arg_leaves[i].shape[0] == size else kept.sum(0, keepdim=True)
     return gradients

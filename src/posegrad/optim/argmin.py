@@ -6,10 +6,12 @@ from dataclasses import replace
 import torch
 
 from posegrad import _pytree
+from posegrad.optim import batch
 from posegrad.optim.adjoint import Implicit, attach_gradient
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
 from posegrad.optim.problem import Args, Problem, Variable
 from posegrad.optim.solution import Solution
+from posegrad.optim.status import Status
 
 
 def argmin_layer(
@@ -38,13 +40,39 @@ def argmin_layer(
     Reference: Gould et al., arXiv:1607.05447 (2016).
     """
 
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem: got {problem!r}, expected an instance of a pg.Problem")
+    if not isinstance(adjoint, Implicit):
+        raise TypeError(
+            f"adjoint: got {adjoint!r}, expected pg.Implicit(...): a black box cannot be unrolled"
+        )
+
     def layer(args: Args) -> Solution:
+        for leaf in _pytree.tree_flatten(args)[0]:
+            if not isinstance(leaf, torch.Tensor):
+                raise TypeError(f"args: got a {type(leaf).__name__} in it, expected a pytree of tensors")
         constant = _pytree.tree_map(torch.Tensor.detach, args)
         with torch.no_grad():
-            start = solve(constant)
+            start, finite = _checked(solve(constant))
             state = descend(problem, start, constant, polish, max_steps=polish.max_steps)
             solution = finish(problem, state, constant, polish)
+            status = torch.where(finite, solution.status, int(Status.NOT_FINITE))
+            solution = replace(solution, status=status)
         variable = attach_gradient(problem, adjoint, solution.variable, args, solution.ok)
         return replace(solution, variable=variable)
 
     return layer
+
+
+def _checked(answer: Variable) -> tuple[Variable, torch.Tensor]:
+    """The solver's answer with zeros for items that are not finite, and which items are."""
+    finite: torch.Tensor | None = None
+    for leaf in _pytree.tree_flatten(answer)[0]:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or leaf.ndim == 0:
+            got = f"dtype {leaf.dtype}" if isinstance(leaf, torch.Tensor) else type(leaf).__name__
+            raise TypeError(f"solve returned {got}, expected floating-point tensors with the batch in front")
+        good = leaf.isfinite().flatten(1).all(-1) if leaf.ndim > 1 else leaf.isfinite()
+        finite = good if finite is None else finite & good
+    if finite is None:
+        raise TypeError(f"solve returned {type(answer).__name__} without a tensor, expected the minimiser")
+    return batch.where(finite, answer, _pytree.tree_map(torch.zeros_like, answer)), finite

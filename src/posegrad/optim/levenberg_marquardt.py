@@ -44,7 +44,8 @@ class LevenbergMarquardt:
             )
         for name in ("initial_damping", "tolerance", "singular_below"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            optional = name != "initial_damping"
+            if not (value is None and optional) and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"LevenbergMarquardt.{name}: got {value!r}, expected a number > 0")
 
 
@@ -95,7 +96,8 @@ def finish(problem: Problem, state: State, args: Args, settings: LevenbergMarqua
     """The Newton phase, and the verdict on every item."""
     quadratic = problem.quadratic(state.variable, args, exact=True)
     zero = torch.zeros_like(state.damping)
-    state = state._replace(quadratic=quadratic, damping=zero, growth=zero + 10.0, done=_hopeless(quadratic))
+    state = state._replace(quadratic=quadratic, damping=zero, growth=zero + 10.0)
+    state = state._replace(done=_hopeless(quadratic) | (state.steps >= settings.max_steps))
     state = _iterate(problem, state, args, settings, exact=True, max_steps=settings.max_steps)
     with torch.no_grad():
         return _judge(state, settings)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,6 +28,9 @@ class Solution:
         hessian: (..., D, D) exact Hessian of the cost in the tangent at the answer; zero where the item failed.
     """
 
+    #: what a status means for the problem at hand, where more can be said than in general
+    _ADVICE: ClassVar[dict[Status, str]] = {}
+
     variable: Any
     status: Int[Tensor, "*batch"]
     cost: Float[Tensor, "*batch"]
@@ -42,8 +45,8 @@ class Solution:
 
     def describe(self) -> str:
         """One line per status that occurs, with its count and advice (reads the tensors back to the host)."""
-        counts = Counter(self.status.flatten().tolist())
-        return "\n".join(f"{n} x {Status(s).name}: {Status(s).advice}" for s, n in sorted(counts.items()))
+        counts = sorted((Status(code), n) for code, n in Counter(self.status.flatten().tolist()).items())
+        return "\n".join(f"{n} x {s.name}: {self._ADVICE.get(s, s.advice)}" for s, n in counts)
 
 
 def masked_mean(values: Float[Tensor, "*batch"], ok: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
@@ -59,5 +62,7 @@ def masked_mean(values: Float[Tensor, "*batch"], ok: Bool[Tensor, "*batch"]) -> 
             f"masked_mean: values {tuple(values.shape)} and ok {tuple(ok.shape)} must have the same shape; "
             "reduce the values to one per item first"
         )
+    if ok.dtype != torch.bool:
+        raise TypeError(f"masked_mean: ok has dtype {ok.dtype}, expected torch.bool")
     kept = torch.where(ok, values, torch.zeros((), dtype=values.dtype, device=values.device))
     return kept.sum() / ok.sum().clamp(min=1)

@@ -21,16 +21,10 @@ class Status(IntEnum):
     CONVERGED = 0, "Converged to a minimum: the answer and its gradient are exact."
     MAX_STEPS = 1, "Stopped before convergence: raise max_steps or give a better init."
     SADDLE = 2, "Stationary, but not a minimum: start elsewhere or give more data."
-    DEGENERATE = (
-        3,
-        "The data do not determine the answer (collinear or coincident points, say): add points off the line.",
-    )
-    TOO_FEW_POINTS = 4, "Too few unmasked points of positive weight: PnP needs 4, or 3 with an init."
-    INFEASIBLE = (
-        5,
-        "No start from which every point has a residual (PnP: points behind the camera): check the init, the "
-        "axes (z forward) and the signs of the camera parameters.",
-    )
+    DEGENERATE = 3, "The data do not determine the answer: give more of them, or other ones."
+    TOO_FEW_POINTS = 4, "Too few unmasked data of positive weight."
+    INFEASIBLE = 5, "No start from which every residual is defined: check the init."
     BAD_WEIGHTS = 6, "A weight is negative: weights multiply the squared residual and must be >= 0."
-    BAD_CAMERA = 7, "A focal length is zero: check the camera parameters."
-    NOT_FINITE = 8, "The input has a NaN or an infinity at an unmasked point, in the camera, weights or init."
+    BAD_CAMERA = 7, "A camera parameter is out of its range (a focal length of zero): check them."
+    NOT_FINITE = 8, "The input has a NaN or an infinity where it counts."
+    BAD_INIT = 9, "The rotation of the init is none (not orthonormal to 0.1, or a reflection): normalise it."

@@ -1,10 +1,10 @@
 """From a user's arguments to a clean batch: errors of the call raise, bad items get a status and harmless data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from posegrad import _pytree, so3
@@ -23,6 +23,7 @@ class Batch:
     status: Int[Tensor, " B"]
     shape: torch.Size
     dtype: torch.dtype
+    points3d_dtype: torch.dtype
 
 
 def admit(
@@ -56,21 +57,34 @@ def admit(
     camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
-    status = _verdict(x, z, w, camera, init)
-    data, init = _neutralise(Correspondences(x, z, w, camera), init, status)
-    return Batch(data, init, status, shape, torch.promote_types(points2d.dtype, points3d.dtype))
+    dtype = torch.promote_types(points2d.dtype, points3d.dtype)
+    status = _verdict(x, z, w, camera, init, smallest_weight=torch.finfo(dtype).tiny ** 0.5)
+    good = status == Status.CONVERGED
+    data = neutral_data(Correspondences(x, z, w, camera), good)
+    if init is not None:
+        init = neutral_pose(init, good)
+        init = replace(init, R=so3.normalise(init.R))
+    return Batch(data, init, status, shape, dtype, points3d.dtype)
 
 
-def _verdict(x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None) -> Tensor:
+def _verdict(
+    x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None, smallest_weight: float
+) -> Tensor:
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
         finite = _finite(x) & _finite(z) & _finite(w) & _finite(camera.params)
+        rotation = torch.ones_like(finite)
         if init is not None:
             finite = finite & _finite(init.R) & _finite(init.t)
+            identity = torch.eye(3, dtype=init.R.dtype, device=init.R.device)
+            off = (init.R @ init.R.mT - identity).abs().amax((-1, -2))
+            rotation = (off < 0.1) & (_determinant(init.R) > 0)
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
+        # weights so small that their inverse overflows are no weights
         for bad, value in (
-            ((w > 0).sum(-1) < (4 if init is None else 3), Status.TOO_FEW_POINTS),
+            ((w > smallest_weight).sum(-1) < (4 if init is None else 3), Status.TOO_FEW_POINTS),
             ((camera.params[..., : camera.num_focal] == 0).any(-1), Status.BAD_CAMERA),
+            (~rotation, Status.BAD_INIT),
             ((w < 0).any(-1), Status.BAD_WEIGHTS),
             (~finite, Status.NOT_FINITE),
         ):
@@ -78,31 +92,34 @@ def _verdict(x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None)
         return status
 
 
+def _determinant(R: Tensor) -> Tensor:
+    return (R[..., 0, :] * torch.linalg.cross(R[..., 1, :], R[..., 2, :], dim=-1)).sum(-1)
+
+
 def _finite(value: Tensor) -> Tensor:
     return value.isfinite().flatten(1).all(-1)
 
 
-def _neutralise(
-    data: Correspondences, init: Pose | None, status: Tensor
-) -> tuple[Correspondences, Pose | None]:
-    """Replace bad items by constants: points and weights 0, a unit camera, the pose one unit ahead."""
-    good = status == Status.CONVERGED
-
-    def keep(value: Tensor, other: Tensor | float) -> Tensor:
-        return torch.where(good.view(-1, *(1,) * (value.ndim - 1)), value, other)
-
+def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Correspondences:
+    """Bad items replaced by constants: points and weights 0, a unit camera."""
     unit = data.camera.params.new_zeros(len(data.camera.parameter_names))
     unit[: data.camera.num_focal] = 1.0
-    clean = Correspondences(
-        points2d=keep(data.points2d, 0.0),
-        points3d=keep(data.points3d, 0.0),
-        weights=keep(data.weights, 0.0),
-        camera=_pytree.tree_map(lambda leaf: keep(leaf, unit), data.camera),
+    return Correspondences(
+        points2d=_keep(good, data.points2d, 0.0),
+        points3d=_keep(good, data.points3d, 0.0),
+        weights=_keep(good, data.weights, 0.0),
+        camera=_pytree.tree_map(lambda leaf: _keep(good, leaf, unit), data.camera),
     )
-    if init is None:
-        return clean, None
-    R = keep(init.R, torch.eye(3, dtype=init.R.dtype, device=init.R.device))
-    return clean, Pose(so3.normalise(R), keep(init.t, init.t.new_tensor([0.0, 0.0, 1.0])))
+
+
+def neutral_pose(pose: Pose, good: Bool[Tensor, " B"]) -> Pose:
+    """Bad items replaced by a constant: the identity, one unit ahead."""
+    identity = torch.eye(3, dtype=pose.R.dtype, device=pose.R.device)
+    return Pose(_keep(good, pose.R, identity), _keep(good, pose.t, pose.t.new_tensor([0.0, 0.0, 1.0])))
+
+
+def _keep(good: Tensor, value: Tensor, other: Tensor | float) -> Tensor:
+    return torch.where(good.view(-1, *(1,) * (value.ndim - 1)), value, other)
 
 
 def _check_points(points2d: Any, points3d: Any) -> None:
@@ -172,7 +189,7 @@ def _batch_shape(
     mask: Tensor | None,
     init: Pose | None,
 ) -> torch.Size:
-    shapes = {
+    shapes: dict[str, torch.Size] = {
         "points2d": points2d.shape[:-2],
         "points3d": points3d.shape[:-2],
         "camera": camera.params.shape[:-1],
@@ -182,7 +199,7 @@ def _batch_shape(
     if mask is not None:
         shapes["mask"] = mask.shape[:-1]
     if init is not None:
-        shapes["init"] = init.shape
+        shapes |= {"init.R": init.R.shape[:-2], "init.t": init.t.shape[:-1]}
     try:
         return torch.broadcast_shapes(*shapes.values())
     except RuntimeError:

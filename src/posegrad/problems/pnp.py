@@ -1,7 +1,7 @@
 """Perspective-n-Point: the pose of a calibrated camera from 2D-3D correspondences, as a differentiable function."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,14 +17,15 @@ from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems.conditioning import Units
-from posegrad.problems.door import Batch, admit
+from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.reprojection import Correspondences, Reprojection
 
 _PROBLEM = Reprojection()
 # Without an init: how many minima of the object-space cost are refined, and how far before the best is chosen.
 _NUM_CANDIDATES, _TRIAL_STEPS = 4, 10
-# A set of points counts as collinear when its second singular value is below this many rounding errors.
-_COLLINEAR_ROUNDINGS = 64
+# Points count as collinear when they are off a line by less than this many rounding errors of their dtype, but never
+# when by more than a hundredth of their extent: coarse points far from the origin are solved as they are.
+_COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
 
 
 @_pytree.register
@@ -37,6 +38,12 @@ class PnPSolution(Solution):
     ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
     means: points behind the camera.
     """
+
+    _ADVICE: ClassVar[dict[Status, str]] = {
+        Status.INFEASIBLE: "Points behind the camera: check the init, the axes (z forward) and the camera's signs.",
+        Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
+        Status.TOO_FEW_POINTS: "Fewer than 4 unmasked points of positive weight (3 with an init).",
+    }
 
     @property
     def pose(self) -> Pose:
@@ -121,20 +128,18 @@ def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSo
         else:
             start = units.condition_pose(item.init)
             state = descend(_PROBLEM, start, constant, settings, max_steps=settings.max_steps)
-        degenerate = _collinear(item.data, units, item.dtype)
+        solution = finish(_PROBLEM, state, constant, settings)
+        degenerate = _collinear(item.data, units, item.points3d_dtype)
+        status = torch.where(degenerate, int(Status.DEGENERATE), solution.status)
+        status = torch.where(item.status != Status.CONVERGED, item.status, status)
+        ok = status == Status.CONVERGED
+    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
+    data, pose = neutral_data(data, ok), neutral_pose(solution.variable, ok)
     if isinstance(adjoint, Unrolled):
-        state = descend(_PROBLEM, start, data, settings, max_steps=settings.max_steps)
-        solution = finish(_PROBLEM, state, data, settings)
+        state = descend(_PROBLEM, neutral_pose(start, ok), data, settings, max_steps=settings.max_steps)
+        pose = batch.where(ok, finish(_PROBLEM, state, data, settings).variable, pose)
     else:
-        with torch.no_grad():
-            solution = finish(_PROBLEM, state, constant, settings)
-    status = torch.where(degenerate, int(Status.DEGENERATE), solution.status)
-    status = torch.where(item.status != Status.CONVERGED, item.status, status)
-    ok = status == Status.CONVERGED
-    if isinstance(adjoint, Implicit):
-        pose = attach_gradient(_PROBLEM, adjoint, solution.variable, data, ok)
-    else:
-        pose = batch.where(ok, solution.variable, solution.variable.detach())
+        pose = attach_gradient(_PROBLEM, adjoint, pose, data, ok)
     return _hand_back(item, units, replace(solution, variable=pose, status=status))
 
 
@@ -175,9 +180,8 @@ def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[
     trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
     second = 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
     rounding = torch.finfo(dtype).eps * (1 + units.centre.square().sum(-1).sqrt() / units.size)
-    limit = (
-        (_COLLINEAR_ROUNDINGS * rounding).square().clamp(min=_COLLINEAR_ROUNDINGS * torch.finfo(z.dtype).eps)
-    )
+    limit = (_COLLINEAR_ROUNDINGS * rounding).clamp(max=_COLLINEAR_AT_MOST).square()
+    limit = limit.clamp(min=64 * torch.finfo(z.dtype).eps)  # rounding of the scatter itself
     return second < limit
 
 
@@ -192,14 +196,17 @@ def _hand_back(item: Batch, units: Units, solution: Solution) -> PnPSolution:
     def out_index(value: Tensor) -> Tensor:
         return value.unflatten(0, item.shape) if item.shape else value.squeeze(0)
 
-    constant_R = solution.variable.R.detach()
+    def out_number(value: Tensor) -> Tensor:
+        # a narrower dtype may overflow: the largest number then, not infinity
+        return out(value.detach()).nan_to_num()
+
     return PnPSolution(
         variable=Pose(out(pose.R), out(pose.t)),
         status=out_index(solution.status),
-        cost=out((solution.cost * units.cost).detach()),
+        cost=out_number(solution.cost * units.cost),
         num_steps=out_index(solution.num_steps),
-        decrement=out((solution.decrement * units.cost.sqrt()).detach()),
-        hessian=out(units.restore_hessian(solution.hessian.detach(), constant_R)),
+        decrement=out_number(solution.decrement * units.cost.sqrt()),
+        hessian=out_number(units.restore_hessian(solution.hessian.detach(), solution.variable.R.detach())),
     )
 
 
