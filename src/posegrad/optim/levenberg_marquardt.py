@@ -89,6 +89,13 @@ def descend(
         steps=torch.zeros_like(damping, dtype=torch.int64),
         done=_hopeless(quadratic),
     )
+    return descend_on(problem, state, args, settings, max_steps=max_steps)
+
+
+def descend_on(
+    problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, max_steps: int
+) -> State:
+    """More steps of the Gauss-Newton phase, for the items that are not done."""
     return _iterate(problem, state, args, settings, exact=False, max_steps=max_steps)
 
 

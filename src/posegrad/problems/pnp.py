@@ -12,7 +12,7 @@ from posegrad.cameras import Camera
 from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attach_gradient
-from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, finish
+from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, descend_on, finish
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
@@ -21,8 +21,10 @@ from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.reprojection import Correspondences, Reprojection
 
 _PROBLEM = Reprojection()
-# Without an init: how many minima of the object-space cost are refined, and how far before the best is chosen.
-_NUM_CANDIDATES, _TRIAL_STEPS = 4, 10
+# Without an init: how many minima of the object-space cost are refined; for how many steps all of them, and how many
+# in all those whose cost then is not this many times the best one's. Wrong minima converge slowly: without the cut they
+# take most of the time.
+_NUM_CANDIDATES, _FIRST_STEPS, _TRIAL_STEPS, _HOPELESS = 4, 3, 10, 10.0
 # Points count as collinear when they are off a line by less than this many rounding errors of their dtype, but never
 # when by more than a hundredth of their extent: coarse points far from the origin are solved as they are.
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
@@ -156,11 +158,18 @@ def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[
     ahead = Pose.identity(size * count, dtype=pose.R.dtype, device=pose.R.device)
     pose = batch.where(valid, pose, replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0])))
     pose = _pushed_forward(pose, many)
-    state = descend(_PROBLEM, pose, many, settings, max_steps=_TRIAL_STEPS)
-    feasible = valid & state.quadratic.feasible & state.quadratic.cost.isfinite()
-    cost = torch.where(feasible, state.quadratic.cost, torch.inf).unflatten(0, (size, count))
+    state = descend(_PROBLEM, pose, many, settings, max_steps=_FIRST_STEPS)
+    cost = _cost_of(state, valid).unflatten(0, (size, count))
+    hopeless = (cost > _HOPELESS * cost.amin(-1, keepdim=True)).flatten()
+    state = descend_on(_PROBLEM, state._replace(done=state.done | hopeless), many, settings, max_steps=_TRIAL_STEPS)
+    cost = _cost_of(state, valid).unflatten(0, (size, count))
     best = cost.argmin(-1) + count * torch.arange(size, device=cost.device)
     return batch.take(pose, best), batch.take(state, best)
+
+
+def _cost_of(state: State, valid: Tensor) -> Tensor:
+    feasible = valid & state.quadratic.feasible & state.quadratic.cost.isfinite()
+    return torch.where(feasible, state.quadratic.cost, torch.inf)
 
 
 def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
