@@ -27,3 +27,9 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root}: set POSEGRAD_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def lmo_root(real_data: Path) -> Path:
+    """LM-Occlusion in BOP layout."""
+    return real_data / "pose6d" / "lmo_bop"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bop_samples import box_mesh, write_tiny
 
 from posegrad.data import (
     BopDataset,
@@ -17,6 +16,8 @@ from posegrad.data import (
     load_image,
     read_split,
 )
+
+from .bop_samples import box_mesh, write_tiny
 
 
 def test_reading_gives_back_what_was_written(tmp_path: Path) -> None:

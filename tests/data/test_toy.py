@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import TINY
 from posegrad.data import (
     BopDataset,
     DatasetError,
@@ -22,6 +21,8 @@ from posegrad.data import (
 from posegrad.data.raycast import RayCaster
 from posegrad.data.render import random_pose, render_frame
 from posegrad.data.toy import default_cache
+
+from .conftest import TINY
 
 PLAIN = RenderConfig(train_frames=3, test_frames=1, occluded_share=0)
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -16,19 +15,10 @@ from posegrad.train import (
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module")
-def root() -> Path:
-    data = Path(os.environ.get("POSEGRAD_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    root = data / "pose6d" / "lmo_bop"
-    if not root.is_dir():
-        pytest.skip(f"no real data at {root}: set POSEGRAD_DATA")
-    return root
-
-
 @pytest.mark.parametrize("object_id", [1, 5, 9])
-def test_only_the_frames_of_the_split_are_read(root: Path, object_id: int) -> None:
+def test_only_the_frames_of_the_split_are_read(lmo_root: Path, object_id: int) -> None:
     # 200 frames are annotated, 150 are there, 120 + 30 of them in the split.
-    source = open_source(DataConfig(root=root, object_id=object_id, split=root / "split.json"))
+    source = open_source(DataConfig(root=lmo_root, object_id=object_id, split=lmo_root / "split.json"))
     train_ids, test_ids = ({item.image_id for item in part} for part in (source.train, source.test))
     assert not train_ids & test_ids
     assert 80 <= len(source.train) <= 120
@@ -36,9 +26,9 @@ def test_only_the_frames_of_the_split_are_read(root: Path, object_id: int) -> No
     assert all(item.visibility >= 0.1 and item.image_path.is_file() for item in source.train + source.test)
 
 
-def test_a_few_steps_on_real_images(root: Path, tmp_path: Path) -> None:
+def test_a_few_steps_on_real_images(lmo_root: Path, tmp_path: Path) -> None:
     config = TrainConfig(
-        data=DataConfig(root=root, object_id=9, split=root / "split.json"),
+        data=DataConfig(root=lmo_root, object_id=9, split=lmo_root / "split.json"),
         model=ModelConfig(backbone="test_efficientnet", width=16),
         optimizer=OptimizerConfig(steps=4, batch_size=8),
         run=RunConfig(out=tmp_path, pictures=2),
