@@ -95,6 +95,32 @@ def test_absent_object(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
     fails_with_one_line([*words, "--object", "7"], capsys, "No object 7", "[1]")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--image-size", "100"), ("--image-size", "0"), ("--padding", "0"), ("--keypoints", "3")),
+        *(("--min-visibility", "2"), ("--augment", "-1"), ("--shift", "nan"), ("--scale", "-1")),
+        *(("--rotation", "400"), ("--workers", "-1"), ("--width", "0"), ("--sharpness", "0")),
+        *(("--beta", "-1"), ("--reprojection", "inf"), ("--robust", "-1"), ("--beta-start", "2")),
+        *(("--beta-full", "0.1"), ("--sigma", "0"), ("--coordinate", "-1"), ("--max-gain", "-1")),
+        *(("--epochs", "0"), ("--steps", "0"), ("--max-minutes", "0"), ("--batch-size", "0")),
+        *(("--lr", "0"), ("--lr", "inf"), ("--backbone-lr", "-1"), ("--weight-decay", "-1")),
+        *(("--warm-up", "2"), ("--clip", "0"), ("--seed", "-1"), ("--seed", str(2**63))),
+        *(("--log-every", "0"), ("--pictures", "-1")),
+    ],
+)
+def test_a_value_out_of_range(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    fails_with_one_line(["train", "--out", str(out), option, value], capsys, f"{option}: got ", "expected ")
+    assert not out.exists()
+
+
+def test_a_value_out_of_range_for_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails_with_one_line(["eval", str(tmp_path), "--pictures", "-1"], capsys, "--pictures: got -1")
+
+
 def test_missing_mesh(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (tmp_path / "toy").glob("models*/*.ply"):
         path.unlink()

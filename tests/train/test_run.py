@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from posegrad.train import DataConfig, LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
+from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
 from posegrad.train.config import EvalConfig
 from posegrad.train.record import write_json
 
@@ -122,7 +122,3 @@ def test_threads_are_set_and_checked(config: TrainConfig) -> None:
     with pytest.raises(RunError, match="--threads"):
         train(replace(config, run=replace(config.run, threads=0)))
     assert torch.get_num_threads() == 1
-
-
-def test_data_config_is_complete_without_arguments() -> None:
-    assert DataConfig().root is None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 __all__ = ["Backbone", "create_backbone", "load_backbone_weights"]
 
 FINEST_STRIDE = 4
+STANDARD_LEAVES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
 class Backbone(nn.Module):
@@ -32,16 +33,15 @@ class Backbone(nn.Module):
         info: Any = model.feature_info
         kept = [i for i, stride in enumerate(info.reduction()) if stride >= FINEST_STRIDE]
         self._kept = kept
+        # Some families (Swin) answer in (B, h, w, C) and say so; timm's HRNet says nothing and answers in (B, C, h, w).
+        self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
         self.channels: list[int] = [info.channels()[i] for i in kept]
         self.strides: list[int] = [info.reduction()[i] for i in kept]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         maps = self.model(image)
         kept = [maps[i] for i in self._kept]
-        # Some families (Swin) answer in (B, h, w, C).
-        return [
-            m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(kept, self.channels, strict=True)
-        ]
+        return [m.permute(0, 3, 1, 2) for m in kept] if self._channels_last else kept
 
 
 def create_backbone(name: str, image_size: int = 128) -> Backbone:
@@ -107,18 +107,27 @@ def _by_name(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tens
     return None
 
 
+def _leaves_agree(a: str, b: str) -> bool:
+    # A batch norm's four vectors have one shape: only their names tell a permutation of them.
+    leaves = {a.rpartition(".")[2], b.rpartition(".")[2]}
+    return len(leaves) == 1 or not leaves <= STANDARD_LEAVES
+
+
 def _by_order(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor] | None:
     # A feature extractor lacks the classifier at the end, so the file may hold more tensors than it does.
     if len(state) < len(own):
         return None
     pairs = list(zip(own, state, strict=False))
-    if any(own[a].shape != state[b].shape for a, b in pairs):
+    if any(own[a].shape != state[b].shape or not _leaves_agree(a, b) for a, b in pairs):
         return None
     return {a: state[b] for a, b in pairs}
 
 
 def load_backbone_weights(net: nn.Module, path: str | Path) -> str:
     """Load a backbone state dict from a file, by name or, where every shape agrees in order, by order.
+
+    By order, `weight`, `bias`, `running_mean` and `running_var` only match their like. A `.safetensors` file does
+    not keep the order of its tensors: it is matched by name only.
 
     Args:
         net: a `KeypointPoseNet`, a `Backbone` or a timm feature extractor.
@@ -138,14 +147,15 @@ def load_backbone_weights(net: nn.Module, path: str | Path) -> str:
     # Counters are left out on both sides: old files lack `num_batches_tracked`.
     own = {k: v for k, v in own.items() if not k.endswith("num_batches_tracked")}
     state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    for how, match in (("name", _by_name), ("order", _by_order)):
+    ordered = Path(path).suffix != ".safetensors"
+    for how, match in (("name", _by_name), ("order", _by_order))[: 2 if ordered else 1]:
         found = match(own, state)
         if found is not None:
             model.load_state_dict(found, strict=False)
             return how
     name = next((k for k, v in own.items() if k not in state or state[k].shape != v.shape), "")
+    otherwise = "nor by the order of shapes" if ordered else "nor by order, which .safetensors does not keep"
     raise ValueError(
         f"weights: {path} ({len(state)} tensors) fits the backbone ({len(own)} tensors) neither by name "
-        f"(first mismatch: {name} {tuple(own[name].shape)}) nor by the order of shapes; "
-        f"is it the same architecture?"
+        f"(first mismatch: {name} {tuple(own[name].shape)}) {otherwise}; is it the same architecture?"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,27 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
 ]
+
+
+def _require(option: str, value: object, condition: bool, expected: str) -> None:
+    if not condition:
+        raise RunError(f"--{option}: got {value}, expected {expected}")
+
+
+def _positive(option: str, value: float) -> None:
+    _require(option, value, 0 < value < math.inf, "a finite number > 0")
+
+
+def _not_negative(option: str, value: float) -> None:
+    _require(option, value, 0 <= value < math.inf, "a finite number >= 0")
+
+
+def _share(option: str, value: float) -> None:
+    _require(option, value, 0 <= value <= 1, "a number in [0, 1]")
+
+
+def _at_least(option: str, value: int, least: int) -> None:
+    _require(option, value, value >= least, f"at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +87,18 @@ class DataConfig:
     workers: int = 0
     """Processes that prepare crops; 0: the main process does."""
 
+    def __post_init__(self) -> None:
+        _share("min-visibility", self.min_visibility)
+        valid = self.image_size >= 32 and self.image_size % 32 == 0
+        _require("image-size", self.image_size, valid, "a positive multiple of 32")
+        _require("padding", self.padding, 1 < self.padding < math.inf, "a finite number > 1")
+        _at_least("keypoints", self.keypoints, 4)
+        _share("augment", self.augment)
+        _share("shift", self.shift)
+        _not_negative("scale", self.scale)
+        _require("rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
+        _at_least("workers", self.workers, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -73,14 +107,18 @@ class ModelConfig:
     backbone: str = "hrnet_w18_small"
     """Any timm model with feature maps."""
     weights: Path | None = None
-    """State dict of the backbone (.pth, .pt, .safetensors), matched by name or by the order of shapes; None:
-    random weights. Nothing is ever downloaded."""
+    """State dict of the backbone, matched by name (.safetensors) or by name or the order of shapes (.pth, .pt);
+    None: random weights. Nothing is ever downloaded."""
     width: int = 64
     """Channels of the feature pyramid."""
     confidence: bool = True
     """Weight the keypoints in PnP; the weights are learned from the pose loss."""
     sharpness: float = 2.0
     """Keypoints are decoded from softmax(sharpness logits); 1: plain DSNT, whose keypoints shrink to the centre."""
+
+    def __post_init__(self) -> None:
+        _at_least("width", self.width, 1)
+        _positive("sharpness", self.sharpness)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +146,17 @@ class LossConfig:
     max_gain: float = 2.0
     """Bound on the gain of the PnP layer's gradient for near-degenerate items; 0: none."""
 
+    def __post_init__(self) -> None:
+        _not_negative("beta", self.beta)
+        _not_negative("reprojection", self.reprojection)
+        _not_negative("robust", self.robust)
+        _share("beta-start", self.beta_start)
+        ordered = self.beta_start <= self.beta_full <= 1
+        _require("beta-full", self.beta_full, ordered, f"a number from --beta-start ({self.beta_start}) to 1")
+        _positive("sigma", self.sigma)
+        _not_negative("coordinate", self.coordinate)
+        _not_negative("max-gain", self.max_gain)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -132,6 +181,19 @@ class OptimizerConfig:
     clip: float = 1.0
     """Largest norm of the gradient of all weights."""
 
+    def __post_init__(self) -> None:
+        _positive("epochs", self.epochs)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
+        if self.max_minutes is not None:
+            _positive("max-minutes", self.max_minutes)
+        _at_least("batch-size", self.batch_size, 1)
+        _positive("lr", self.lr)
+        _not_negative("backbone-lr", self.backbone_lr)
+        _not_negative("weight-decay", self.weight_decay)
+        _share("warm-up", self.warm_up)
+        _positive("clip", self.clip)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -150,6 +212,11 @@ class RunConfig:
     pictures: int = 16
     """Held-out crops drawn with predicted and true pose; 0: none."""
 
+    def __post_init__(self) -> None:
+        _require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
+        _at_least("log-every", self.log_every, 1)
+        _at_least("pictures", self.pictures, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
@@ -165,6 +232,9 @@ class EvalConfig:
     """Another split file {"train": [image ids], "test": [...]}."""
     pictures: int = 0
     """Test crops drawn with predicted and true pose, in the run folder."""
+
+    def __post_init__(self) -> None:
+        _at_least("pictures", self.pictures, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
