@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 COLUMNS = {
-    "add_01d": "ADD(-S)-0.1d %",
+    "add_01d": "ADD-0.1d %",
+    "adds_01d": "ADD-S-0.1d %",
     "projection_5px": "2D proj. 5 px %",
     "cm5_deg5": "5 cm 5 deg %",
     "median_rotation_deg": "median rot. deg",
@@ -24,7 +25,11 @@ def main() -> None:
     print("| run | " + " | ".join(COLUMNS.values()) + " |")
     print("|---" * (1 + len(COLUMNS)) + "|")
     for name, row in rows:
-        print(f"| {name} | " + " | ".join(f"{row[key]:.4g}" for key in COLUMNS) + " |")
+        print(
+            f"| {name} | "
+            + " | ".join("" if row.get(key) is None else f"{row[key]:.4g}" for key in COLUMNS)
+            + " |"
+        )
     print(f"| mean | {sum(row['add_01d'] for _, row in rows) / len(rows):.4g} |" + " |" * (len(COLUMNS) - 1))
 
 

@@ -68,21 +68,51 @@ def test_each_loss_alone(config: TrainConfig, loss: str) -> None:
 
 
 def test_overfitting_a_few_images_finds_their_poses(config: TrainConfig, dataset: Path) -> None:
-    # Eight frames for training and testing alike: the pipeline's coordinates can only agree if this works.
-    split = config.run.out.parent / "split.json"
-    split.write_text(json.dumps({"train": list(range(8)), "test": list(range(8))}))
+    # Eight frames for training, then evaluated: the pipeline's coordinates can only agree if this works.
+    split, swapped = (config.run.out.parent / f"{name}.json" for name in ("split", "swapped"))
+    split.write_text(json.dumps({"train": list(range(8)), "test": [8]}))
+    swapped.write_text(json.dumps({"train": [8], "test": list(range(8))}))
     config = replace(
         config,
         data=replace(config.data, split=split, augment=0.0, shift=0.0, scale=0.0, rotation=0.0),
         optimizer=OptimizerConfig(steps=150, batch_size=8, lr=4e-3),
         run=replace(config.run, pictures=0, log_every=50),
     )
-    report = train(config)
+    train(config)
+    report = evaluate(EvalConfig(run=config.run.out, split=swapped))
+    assert report.metrics["posegrad"]["count"] == 8
     assert report.metrics["posegrad"]["median_projection_px"] < 4
     assert (
         report.metrics["posegrad"]["median_rotation_deg"]
         < report.metrics["mean pose"]["median_rotation_deg"] / 3
     )
+
+
+def test_images_in_both_lists_of_a_split_are_refused(config: TrainConfig) -> None:
+    split = config.run.out.parent / "split.json"
+    split.write_text(json.dumps({"train": [0, 1, 2], "test": [2, 3]}))
+    with pytest.raises(RunError, match="1 images are in both lists, image 2"):
+        train(replace(config, data=replace(config.data, split=split)))
+
+
+def test_a_run_that_cannot_start_leaves_the_old_one_and_foreign_files(config: TrainConfig) -> None:
+    train(config)
+    mine = config.run.out / "pictures" / "holiday.png"
+    mine.write_bytes(b"mine")
+    before = {p: p.read_bytes() for p in config.run.out.rglob("*") if p.is_file()}
+    with pytest.raises(RunError, match="no_such_net"):
+        train(replace(config, model=replace(config.model, backbone="no_such_net")))
+    assert {p: p.read_bytes() for p in config.run.out.rglob("*") if p.is_file()} == before
+    train(config)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_gradient_that_stays_infinite_ends_the_run(config: TrainConfig) -> None:
+    wild = replace(
+        config, optimizer=OptimizerConfig(steps=60, batch_size=8, lr=1e30, warm_up=0.01, clip=1e30)
+    )
+    with pytest.raises(RunError, match="lower --lr"):
+        train(wild)
 
 
 def test_the_clock_ends_a_run(config: TrainConfig) -> None:

@@ -36,12 +36,16 @@ def add(pose: Pose, true: Pose, points: Tensor) -> Tensor:
     return (pose.act(points) - true.act(points)).norm(dim=-1).mean(-1)
 
 
-def adds(pose: Pose, true: Pose, points: Tensor, *, chunk: int = 1024) -> Tensor:
+def adds(
+    pose: Pose, true: Pose, points: Tensor, *, neighbours: Tensor | None = None, chunk: int = 1024
+) -> Tensor:
     """ADD-S: mean distance from each point in the true pose to the nearest in the other (symmetry).
 
     Args:
         pose, true: (...,) poses.
         points: (V, 3) vertices of the model, same unit as the translations.
+        neighbours: (W, 3) points among which the nearest is looked for; None: `points`. Where `points` is a sample
+            of the vertices give all of them, or the distances come out too large.
         chunk: points handled at once; memory grows with chunk x V per item.
 
     Returns:
@@ -50,10 +54,10 @@ def adds(pose: Pose, true: Pose, points: Tensor, *, chunk: int = 1024) -> Tensor
     Reference:
         Hinterstoisser et al., ACCV 2012 (see `add`).
     """
-    seen, actual = pose.act(points), true.act(points)
-    shape = torch.broadcast_shapes(seen.shape, actual.shape)
-    seen = seen.expand(shape).reshape(-1, *shape[-2:])
-    actual = actual.expand(shape).reshape(-1, *shape[-2:])
+    seen, actual = pose.act(points if neighbours is None else neighbours), true.act(points)
+    shape = torch.broadcast_shapes(seen.shape[:-2], actual.shape[:-2])
+    seen = seen.expand(*shape, *seen.shape[-2:]).reshape(-1, *seen.shape[-2:])
+    actual = actual.expand(*shape, *actual.shape[-2:]).reshape(-1, *actual.shape[-2:])
     means = []
     for one, other in zip(seen, actual, strict=True):
         # Exact differences: the matrix-product form loses the last digits far from the origin.
@@ -62,7 +66,7 @@ def adds(pose: Pose, true: Pose, points: Tensor, *, chunk: int = 1024) -> Tensor
             for part in other.split(chunk)
         ]
         means.append(torch.cat(nearest).mean())
-    return torch.stack(means).reshape(shape[:-2])
+    return torch.stack(means).reshape(shape)
 
 
 def projection_2d(pose: Pose, true: Pose, points: Tensor, camera: Camera | Tensor) -> Tensor:

@@ -161,7 +161,9 @@ def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[
     state = descend(_PROBLEM, pose, many, settings, max_steps=_FIRST_STEPS)
     cost = _cost_of(state, valid).unflatten(0, (size, count))
     hopeless = (cost > _HOPELESS * cost.amin(-1, keepdim=True)).flatten()
-    state = descend_on(_PROBLEM, state._replace(done=state.done | hopeless), many, settings, max_steps=_TRIAL_STEPS)
+    state = descend_on(
+        _PROBLEM, state._replace(done=state.done | hopeless), many, settings, max_steps=_TRIAL_STEPS
+    )
     cost = _cost_of(state, valid).unflatten(0, (size, count))
     best = cost.argmin(-1) + count * torch.arange(size, device=cost.device)
     return batch.take(pose, best), batch.take(state, best)

@@ -80,6 +80,8 @@ class DataConfig:
     """Training crops are up to (1 + scale) times larger or smaller."""
     rotation: float = 20.0
     """Largest in-plane rotation of the training crops, degrees, in [0, 180]."""
+    in_plane: float = 45.0
+    """Embedded dataset: the camera rolls within plus or minus this angle, degrees, in [0, 180]."""
     all_views: bool = False
     """Embedded dataset: views from all of SO(3), 4 to 10 diameters away, not the upper hemisphere, 4 to 7."""
     cache: Path | None = None
@@ -97,6 +99,7 @@ class DataConfig:
         _share("shift", self.shift)
         _not_negative("scale", self.scale)
         _require("rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
+        _require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
         _at_least("workers", self.workers, 0)
 
 

@@ -25,12 +25,19 @@ from posegrad.train.source import Source
 __all__ = ["Trained", "build_network", "convolution_precision", "fit"]
 
 
+# A step whose gradient is not finite is left out; after this many in a row the run has come apart.
+_MOST_SKIPPED = 20
+
+
 @dataclass(frozen=True)
 class Trained:
-    """Outcome of `fit`: steps done, share of them with the pose loss, seconds of the loop."""
+    """Outcome of `fit`: steps done, share of them with the pose loss, share of items whose PnP failed in those, steps
+    left out because their gradient was not finite, seconds of the loop."""
 
     steps: int
     pose_share: float
+    failed_share: float
+    skipped: int
     seconds: float
     images_per_second: float
     precision: str
@@ -48,13 +55,23 @@ def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtyp
     return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
 
 
+def accelerator() -> Accelerator:
+    """Where to run: CUDA if there is one, else the CPU (Apple's GPUs have no float64, which the poses need)."""
+    return Accelerator(cpu=not torch.cuda.is_available())
+
+
 def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
     """The network of a configuration: random weights by its seed, those of the backbone from its file.
 
     Raises:
         RunError: unknown backbone, unusable weights, impossible sizes.
     """
-    torch.manual_seed(config.run.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        return _build_network(config, load_weights)
+
+
+def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
     try:
         net = KeypointPoseNet(
             config.data.keypoints,
@@ -167,18 +184,18 @@ def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Rec
         RunError: settings that cannot work.
         DatasetError: an image is missing or damaged.
     """
-    accelerator = Accelerator()
-    device, options = accelerator.device, config.optimizer
+    parallel = accelerator()
+    device, options = parallel.device, config.optimizer
     precision = convolution_precision(config.run, device)
     crops = training_crops(config, source)
     loader = _loader(crops, config)
     batch_size = loader.batch_size or 1
-    model, optimizer, loader = accelerator.prepare(net, make_optimizer(net, options), loader)
+    model, optimizer, loader = parallel.prepare(net, make_optimizer(net, options), loader)
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
     model.train()
 
     schedule = Schedule(options, len(crops), batch_size)
-    batches, step, pose_steps = _endless(loader, crops), 0, 0
+    batches, step, pose_steps, failed, skipped, in_a_row = _endless(loader, crops), 0, 0, 0.0, 0, 0
     with tqdm(total=schedule.steps, desc="train", unit="step", dynamic_ncols=True) as bar:
         while (progress := schedule.progress(step)) < 1:
             for group in optimizer.param_groups:
@@ -190,11 +207,20 @@ def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Rec
             logged = step % config.run.log_every == 0
             norms = terms.gradient_norms() if logged else {}
             optimizer.zero_grad()
-            accelerator.backward(terms.total)
-            norm = torch.as_tensor(accelerator.clip_grad_norm_(model.parameters(), options.clip))
+            parallel.backward(terms.total)
+            norm = torch.as_tensor(parallel.clip_grad_norm_(model.parameters(), options.clip))
             if bool(norm.isfinite()):
                 optimizer.step()
-            pose_steps += terms.pose is not None
+                in_a_row = 0
+            else:
+                skipped, in_a_row = skipped + 1, in_a_row + 1
+                if in_a_row >= _MOST_SKIPPED:
+                    raise RunError(
+                        f"the gradient has not been finite for {in_a_row} steps (now at step {step}): lower --lr"
+                    )
+            recorder.count(terms)
+            if terms.failed is not None:
+                pose_steps, failed = pose_steps + 1, failed + float(terms.failed)
             step += 1
             bar.update()
             if logged:
@@ -204,6 +230,8 @@ def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Rec
     return Trained(
         steps=step,
         pose_share=pose_steps / step,
+        failed_share=failed / max(pose_steps, 1),
+        skipped=skipped,
         seconds=seconds,
         images_per_second=step * batch_size / seconds,
         precision=str(precision).removeprefix("torch."),

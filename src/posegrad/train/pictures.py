@@ -39,8 +39,11 @@ def draw_poses(source: Source, found: Predictions, folder: Path, count: int) -> 
     if count < 1:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
+    for old in (
+        *folder.glob("[0-9]*_[0-9]*_[0-9]*.png"),
+        folder / "overview.png",
+    ):  # of an earlier run, no others
+        old.unlink(missing_ok=True)
     pictures, captions = [], []
     for index in np.linspace(0, len(source.test) - 1, count).round().astype(int).tolist():
         item, ok = source.test[index], bool(found.ok[index])
@@ -50,7 +53,7 @@ def draw_poses(source: Source, found: Predictions, folder: Path, count: int) -> 
         shift = source.mesh.vertices @ (R - item.R).T + (t - item.t)
         distance = np.linalg.norm(shift, axis=1).mean() / source.diameter
         name = f"{item.scene_id:06d}_{item.image_id:06d}"
-        (folder / f"{name}.png").write_bytes(encode_image(picture, "png"))
+        (folder / f"{name}_{index}.png").write_bytes(encode_image(picture, "png"))
         pictures.append(picture)
         captions.append(f"{name} ADD {100 * distance:.1f} % d" if ok else f"{name} failed")
     (folder / "overview.png").write_bytes(encode_image(picture_grid(pictures, captions), "png"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,29 @@ from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.objective import Terms
 
-__all__ = ["Recorder", "read_run", "write_json"]
+__all__ = ["Recorder", "check_writable", "read_run", "write_json"]
+
+
+def check_writable(folder: Path) -> None:
+    """Create a run folder and try it, leaving what is in it as it is.
+
+    Raises:
+        RunError: it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> RunError:
+    return RunError(f"--out: cannot write to {folder} ({error.strerror}); choose another folder")
 
 
 class Recorder:
-    """Writes a run folder; made first of all, so that a folder that cannot be written stops the run at once.
+    """Writes a run folder, in place of what an earlier run left there: made once everything else is known to work.
 
     Raises:
         RunError: the folder cannot be created or written.
@@ -28,17 +47,22 @@ class Recorder:
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
         self.folder = folder
+        check_writable(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(config.to_json() + "\n")
-            for stale in ("metrics.json", "model.safetensors", "curves.png"):
+            for stale in (
+                "metrics.json",
+                "evaluation.json",
+                "model.safetensors",
+                "keypoints.json",
+                "curves.png",
+            ):
                 (folder / stale).unlink(missing_ok=True)
+            (folder / "config.json").write_text(config.to_json() + "\n")
             self._log = (folder / "log.jsonl").open("w", buffering=1)
         except OSError as error:
-            raise RunError(
-                f"--out: cannot write to {folder} ({error.strerror}); choose another folder"
-            ) from error
+            raise _unwritable(folder, error) from error
         self._board: SummaryWriter | None = None
+        self._failed, self._solved = 0.0, 0
 
     def __enter__(self) -> Recorder:
         return self
@@ -47,6 +71,12 @@ class Recorder:
         self._log.close()
         if self._board is not None:
             self._board.close()
+
+    def count(self, terms: Terms) -> None:
+        """Every step: count the failed items, of which `log` writes the share since its last line."""
+        if terms.failed is not None:
+            self._failed += float(terms.failed)
+            self._solved += 1
 
     def log(
         self, step: int, progress: float, lr: float, weight_norm: float, terms: Terms, norms: dict[str, float]
@@ -60,10 +90,11 @@ class Recorder:
             "l_h": float(terms.heatmap.detach()),
             "l_p": None if terms.pose is None else float(terms.pose.detach()),
             "beta": terms.beta,
-            "failed": None if terms.failed is None else float(terms.failed),
+            "failed": self._failed / self._solved if self._solved else None,
             "grad_weights": weight_norm,
             **norms,
         }
+        self._failed, self._solved = 0.0, 0
         self._log.write(json.dumps(_plain(entry)) + "\n")
         if self._board is None:
             for old in self.folder.glob("events.out.tfevents.*"):
@@ -74,7 +105,9 @@ class Recorder:
                 self._board.add_scalar(name, value, step)
         parts = [f"l_h {entry['l_h']:.3f}"]
         if entry["l_p"] is not None:
-            parts += [f"l_p {entry['l_p']:.5f}", f"failed {entry['failed']:.0%}"]
+            parts.append(f"l_p {entry['l_p']:.5f}")
+        if entry["failed"] is not None:
+            parts.append(f"failed {entry['failed']:.1%}")
         return " ".join(parts)
 
     def model(self, net: KeypointPoseNet, keypoints: np.ndarray) -> None:

@@ -55,13 +55,15 @@ def open_source(config: DataConfig) -> Source:
     root = config.root
     if root is None:
         hard = {"viewpoints": "sphere", "distance": (4.0, 10.0)} if config.all_views else {}
-        root = toy_dataset(config.cache, RenderConfig(**hard))
+        root = toy_dataset(config.cache, RenderConfig(in_plane_deg=config.in_plane, **hard))
     train_set = BopDataset(root, config.train_folder or _folder(root, "train"))
     if config.split is not None:
         ids = read_split(config.split)
         for part in ("train", "test"):
             if part not in ids:
                 raise RunError(f'{config.split}: no list "{part}"; expected {{"train": [..], "test": [..]}}')
+        if both := set(ids["train"]) & set(ids["test"]):
+            raise RunError(f"{config.split}: {len(both)} images are in both lists, image {min(both)} for one")
         test_set, train_ids, test_ids = train_set, ids["train"], ids["test"]
     else:
         test_set, train_ids, test_ids = (
