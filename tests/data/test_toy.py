@@ -200,7 +200,7 @@ def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = toy_dataset(tmp_path / "cache", PLAIN, progress=False)
     assert toy_dataset(tmp_path / "cache", PLAIN, progress=False) == first
     assert len(calls) == 1
-    assert toy_dataset(tmp_path / "cache", dataclasses.replace(PLAIN, seed=1), progress=False) != first
+    assert toy_dataset(tmp_path / "cache", dataclasses.replace(PLAIN, seed=2), progress=False) != first
     assert len(calls) == 2
     assert sorted(p.name[:4] for p in (tmp_path / "cache").iterdir()) == ["toy-", "toy-"]
 
