@@ -11,10 +11,10 @@ _ROOT = Path(__file__).parent.parent / "src" / "posegrad"
 
 # What each part may import, besides itself: everything above it in this list, unless it says otherwise.
 _LAYERS = [
-    "_typing", "_pytree", "so3", "pose", "cameras", "projection", "optim", "minimal", "problems", "testing",
+    "_pytree", "so3", "pose", "cameras", "projection", "optim", "minimal", "problems", "testing",
     "compat", "nn", "data", "viz", "train", "cli",
 ]  # fmt: skip
-_KNOWS_NO_GEOMETRY = {"optim": {"_typing", "_pytree"}}
+_KNOWS_NO_GEOMETRY = {"optim": {"_pytree"}}
 _KNOWS_NO_NETWORKS = {"data": set(_LAYERS[: _LAYERS.index("nn")])}
 _EXTRAS = {
     "accelerate", "cv2", "embreex", "matplotlib", "PIL", "safetensors", "scipy", "tensorboard", "timm",

@@ -1,6 +1,6 @@
 """Working on a part of a batch of pytrees."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,8 +31,3 @@ def where(condition: Tensor, yes: T, no: T) -> T:
         return torch.where(condition.view(-1, *(1,) * (max(a.ndim, b.ndim) - 1)), a, b)
 
     return _pytree.tree_map(choose, yes, no)
-
-
-def expand(tree: Any, batch: int) -> Any:
-    """Tensors with the leading dimension expanded to the batch."""
-    return _pytree.tree_map(lambda leaf: leaf.expand(batch, *leaf.shape[1:]), tree)
