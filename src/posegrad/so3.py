@@ -12,6 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# [w]x + [w]x^2 / 2, row by row, from (x, y, z, xx, xy, xz, yy, yz, zz)
+_CAYLEY = [
+    [0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, -0.5, 0, 0, 0, -0.5], [0, 0.5, 0, 0.5, 0, 0, 0, 0, 0], [0, 0, 0.5, 0, 0, 0, 0.5, 0, 0],
+    [-0.5, 0, 0, 0, 0, 0, 0, 0, -0.5], [0, 0, 0, 0, 0, 0.5, 0, 0.5, 0], [-0.5, 0, 0, 0, -0.5, 0, 0, 0, 0],
+]  # fmt: skip
 _SERIES_BELOW = 0.04  # squared angle; the first dropped term of the series is below 1e-18 there
 
 
@@ -61,15 +67,12 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     >>> cayley(torch.zeros(3)).diagonal()
     tensor([1., 1., 1.])
     """
-    x, y, z = w.unbind(-1)
-    xx, yy, zz, xy, xz, yz = x * x, y * y, z * z, x * y / 2, x * z / 2, y * z / 2
-    d = 1 / (1 + (xx + yy + zz) / 4)
-    rows = [
-        1 - d * (yy + zz) / 2, d * (xy - z), d * (xz + y),
-        d * (xy + z), 1 - d * (xx + zz) / 2, d * (yz - x),
-        d * (xz - y), d * (yz + x), 1 - d * (xx + yy) / 2,
-    ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    # few operations rather than few multiplications: a solver calls this at every step
+    i, j = torch.triu_indices(3, 3, device=w.device)
+    products = w.index_select(-1, i) * w.index_select(-1, j)
+    terms = torch.cat([w, products], -1) / (1 + 0.25 * (w * w).sum(-1, keepdim=True))
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
 
 
 def log(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:

@@ -151,7 +151,7 @@ def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[
     bearings = data.camera.unproject(data.points2d)
     candidates, valid = sqpnp(bearings, data.points3d, data.weights, count)
     valid = valid.flatten()
-    many = _pytree.tree_map(lambda leaf: leaf.repeat_interleave(count, 0), data)
+    many = batch.repeat(data, count)
     used = torch.where(valid[:, None], many.weights, 0.0)
     many = replace(many, weights=used)  # an invalid candidate has nothing to minimise: it ends at once
     pose = Pose(candidates.R.flatten(0, 1), candidates.t.flatten(0, 1))

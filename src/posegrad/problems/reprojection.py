@@ -1,7 +1,10 @@
 """The weighted reprojection cost of a pose, with closed-form derivatives."""
 
+import functools
+import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,14 +59,17 @@ class Reprojection(Problem):
         J = projected.jacobian.permute(0, 2, 3, 1)  # (B, 2, 3, N)
         residual = (projected.points2d - args.points2d).mT  # (B, 2, N)
         weighted = args.weights[:, None] * residual
-        tangent = torch.cat([_moments(q, J).transpose(1, 2), J.transpose(1, 2)], 1)  # (B, 6, 2, N)
-        flat = tangent.flatten(2)
-        hessian = (tangent * args.weights[:, None, None]).flatten(2) @ flat.mT
+        force = (J * weighted[:, :, None]).sum(1)  # d cost / d point in the camera
+        stiffness = _upper_products(J, args.weights[:, None, None] * J).sum(
+            1
+        )  # its second derivative, (B, 6, N)
         if exact:
-            hessian = hessian + _curvature(q, points_cam, J, weighted, args.camera)
+            S = args.camera.contracted_hessian(points_cam, weighted.mT).flatten(-2).mT
+            stiffness = stiffness + S.index_select(1, torch.tensor(_UPPER_OF_FULL, device=q.device))
+        gradient, hessian = _gather(q, torch.cat([stiffness, force], 1), exact=exact)
         return Quadratic(
             cost=0.5 * (weighted * residual).sum((-1, -2)),
-            gradient=(flat @ weighted.flatten(1)[..., None]).squeeze(-1),
+            gradient=gradient,
             hessian=hessian,
             feasible=(projected.valid | (args.weights == 0)).all(-1),
         )
@@ -87,25 +93,61 @@ class Reprojection(Problem):
         return torch.cat([rotation, cotangent.t], -1)
 
 
-def _moments(q: Float[Tensor, "B 3 N"], rows: Float[Tensor, "B R 3 N"]) -> Float[Tensor, "B R 3 N"]:
-    """``q x row``, point by point: since ``row . (w x q) = w . (q x row)``, the rotation part of ``row D``."""
-    x, y, z = q[:, None].unbind(2)
-    a, b, c = rows.unbind(2)
-    return torch.stack([y * c - z * b, z * a - x * c, x * b - y * a], 2)
+# Upper half of a symmetric 3x3 matrix: row, column, position in the full matrix.
+_ROW, _COLUMN = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)
+_UPPER_OF_FULL = (0, 1, 2, 4, 5, 8)
 
 
-def _curvature(
-    q: Tensor, points_cam: Tensor, J: Tensor, weighted: Tensor, camera: Camera
-) -> Float[Tensor, "B 6 6"]:
-    """Second derivatives of projection and retraction, weighted by the residuals."""
-    S = camera.contracted_hessian(points_cam, weighted.mT).permute(0, 2, 3, 1)  # (B, 3, 3, N), symmetric
-    SD = _moments(q, S)
-    mixed = SD.sum(-1)  # translation rows, rotation columns
-    rotation = _moments(q, SD.transpose(1, 2)).sum(-1)
-    force = (weighted[:, :, None] * J).sum(1)  # d cost / d point in the camera
-    C = force @ q.mT
-    trace = C.diagonal(dim1=-2, dim2=-1).sum(-1)
-    eye = torch.eye(3, dtype=q.dtype, device=q.device)
-    # second order of the retraction: force . (w x (w x q)) / 2
-    rotation = rotation + 0.5 * (C + C.mT) - trace[:, None, None] * eye
-    return torch.cat([torch.cat([rotation, mixed.mT], -1), torch.cat([mixed, S.sum(-1)], -1)], -2)
+def _upper_products(
+    a: Float[Tensor, "B *rows 3 N"], b: Float[Tensor, "B *rows 3 N"]
+) -> Float[Tensor, "B *rows 6 N"]:
+    """Upper half of ``a b^T``, point by point."""
+    parts = [a.narrow(-2, i, 1) * b.narrow(-2, i, 3 - i) for i in range(3)]
+    return torch.cat(parts, -2)
+
+
+def _gather(
+    q: Float[Tensor, "B 3 N"], derivatives: Float[Tensor, "B 9 N"], *, exact: bool
+) -> tuple[Float[Tensor, "B 6"], Float[Tensor, "B 6 6"]]:
+    """Gradient and Hessian in the tangent, from the derivatives of the cost by each point in the camera.
+
+    With S and f the second and first derivative: ``sum D^T f`` and ``sum D^T S D``, plus the retraction's own
+    ``f . (w x (w x q)) / 2`` if exact. All are sums over the points of S and f times 1, q and q q^T, so one matrix
+    product makes them, and what is left to do does not grow with N.
+    """
+    monomials = torch.cat([torch.ones_like(q[:, :1]), q, _upper_products(q, q)], 1)
+    sums = (monomials @ derivatives.mT).flatten(1)  # (B, 10 * 9)
+    assembled = sums @ torch.from_numpy(_assembly(exact)).to(sums)
+    return assembled[:, :6], assembled[:, 6:].unflatten(-1, (6, 6))
+
+
+@functools.cache
+def _assembly(exact: bool) -> np.ndarray:
+    """(90, 42): sums of :func:`_gather` -> gradient and Hessian, row by row."""
+    upper = np.zeros((6, 3, 3))
+    for i, (row, column) in enumerate(zip(_ROW, _COLUMN, strict=True)):
+        upper[i, row, column] = upper[i, column, row] = 1
+    hat = np.zeros((3, 3, 3))  # [q]x = hat . q
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        hat[a, c, b], hat[c, a, b] = 1, -1
+    position = np.zeros((3, 3), dtype=int)  # of q_a q_b among the monomials
+    for i, (row, column) in enumerate(zip(_ROW, _COLUMN, strict=True)):
+        position[row, column] = position[column, row] = 4 + i
+    # by monomial, by derivative (6 of S, 3 of f), by output
+    gradient, hessian = np.zeros((10, 9, 6)), np.zeros((10, 9, 6, 6))
+    gradient[0, 6:, 3:] = np.eye(3)
+    gradient[1:4, 6:, :3] = np.einsum("abc->cba", hat)  # q x f
+    hessian[0, :6, 3:, 3:] = upper
+    hessian[1:4, :6, :3, 3:] = np.einsum("abq,sbc->qsac", hat, upper)  # [q]x S
+    hessian[1:4, :6, 3:, :3] = np.swapaxes(hessian[1:4, :6, :3, 3:], -1, -2)
+    rotation = -np.einsum("abq,sbc,cdp->qpsad", hat, upper, hat)  # [q]x S [q]x^T
+    bend = np.zeros((3, 3, 3, 3))  # by q, f: (f q^T + q f^T) / 2 - (f . q) I
+    for a, b in itertools.product(range(3), repeat=2):
+        bend[a, b, a, b] += 0.5
+        bend[a, b, b, a] += 0.5
+        bend[a, b] -= (a == b) * np.eye(3)
+    for a, b in itertools.product(range(3), repeat=2):
+        hessian[position[a, b], :6, :3, :3] += rotation[a, b]
+    if exact:
+        hessian[1:4, 6:, :3, :3] = bend
+    return np.concatenate([gradient.reshape(90, 6), hessian.reshape(90, 36)], 1)
