@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posegrad import so3
 from posegrad.pose import Pose
+from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
 
 
@@ -29,12 +30,13 @@ class Units:
     def of(cls, data: Correspondences) -> "Units":
         """From the points of positive weight; 1 where a scale would be zero."""
         with torch.no_grad():
-            used = (data.weights > 0).to(data.points3d.dtype)
+            strength = weighting.strength(data.weights)
+            used = (strength > 0).to(data.points3d.dtype)
             count = used.sum(-1, keepdim=True).clamp(min=1)
             centre = (used[..., None] * data.points3d).sum(-2) / count
             spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
             size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
-            weight = data.weights.amax(-1) if data.weights.shape[-1] else data.weights.sum(-1)
+            weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)
             return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
 
     def condition(self, data: Correspondences) -> Correspondences:
@@ -42,7 +44,7 @@ class Units:
         return Correspondences(
             points2d=data.points2d / self.focal[:, None, None],
             points3d=(data.points3d - self.centre[:, None]) / self.size[:, None, None],
-            weights=data.weights / self.weight[:, None],
+            weights=data.weights / self.weight.view(-1, *(1,) * (data.weights.ndim - 1)),
             camera=data.camera.in_units_of(self.focal),
         )
 

@@ -11,6 +11,7 @@ from posegrad import _pytree, so3
 from posegrad.cameras import Camera, as_camera
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
 
 
@@ -49,16 +50,18 @@ def admit(
 
     # coordinates first in memory, so that a pass over the points runs along contiguous rows
     x, z = flat(points2d, 2).mT.contiguous().mT, flat(points3d, 2).mT.contiguous().mT
-    w = torch.ones_like(x[..., 0]) if weights is None else flat(weights, 1)
+    w = torch.ones_like(x[..., 0])
+    if weights is not None:
+        w = weighting.symmetric(flat(weights, weighting.trailing_dims(weights.shape, points2d.shape[-2])))
     if mask is not None:
         kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
-        w = torch.where(kept, w, 0.0)
+        w = weighting.keep(w, kept)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
     camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
-    status = _verdict(x, z, w, camera, init, smallest_weight=torch.finfo(dtype).tiny ** 0.5)
+    status = _verdict(x, z, w, camera, init, dtype)
     good = status == Status.CONVERGED
     data = neutral_data(Correspondences(x, z, w, camera), good)
     if init is not None:
@@ -68,7 +71,7 @@ def admit(
 
 
 def _verdict(
-    x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None, smallest_weight: float
+    x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None, dtype: torch.dtype
 ) -> Tensor:
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
@@ -80,12 +83,13 @@ def _verdict(
             off = (init.R @ init.R.mT - identity).abs().amax((-1, -2))
             rotation = (off < 0.1) & (_determinant(init.R) > 0)
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
+        strength, least = weighting.strength(w), 4 if init is None else 3
         # weights so small that their inverse overflows are no weights
         for bad, value in (
-            ((w > smallest_weight).sum(-1) < (4 if init is None else 3), Status.TOO_FEW_POINTS),
+            ((strength > torch.finfo(dtype).tiny ** 0.5).sum(-1) < least, Status.TOO_FEW_POINTS),
             ((camera.params[..., : camera.num_focal] == 0).any(-1), Status.BAD_CAMERA),
             (~rotation, Status.BAD_INIT),
-            ((w < 0).any(-1), Status.BAD_WEIGHTS),
+            (weighting.invalid(w, torch.finfo(dtype).eps), Status.BAD_WEIGHTS),
             (~finite, Status.NOT_FINITE),
         ):
             status = torch.where(bad, int(value), status)
@@ -157,9 +161,11 @@ def _check_companions(
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor or None")
-        if value.ndim < 1 or value.shape[-1] != count:
+        kinds = (1,) if name == "mask" else (1, 2, 3)
+        if weighting.trailing_dims(value.shape, count) not in kinds:
+            wanted = "(..., N)" if name == "mask" else "(..., N), (..., N, 2) or (..., N, 2, 2)"
             raise ValueError(
-                f"{name}: got shape {tuple(value.shape)}, expected (..., N) with N = {count} as in points2d"
+                f"{name}: got shape {tuple(value.shape)}, expected {wanted} with N = {count} as in points2d"
             )
     if weights is not None and not weights.is_floating_point():
         raise TypeError(f"weights: got dtype {weights.dtype}, expected a floating-point dtype")
@@ -195,7 +201,7 @@ def _batch_shape(
         "camera": camera.params.shape[:-1],
     }
     if weights is not None:
-        shapes["weights"] = weights.shape[:-1]
+        shapes["weights"] = weights.shape[: -weighting.trailing_dims(weights.shape, points2d.shape[-2])]
     if mask is not None:
         shapes["mask"] = mask.shape[:-1]
     if init is not None:

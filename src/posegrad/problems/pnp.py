@@ -16,6 +16,7 @@ from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descen
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import weighting
 from posegrad.problems.conditioning import Units
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.reprojection import Correspondences, Reprojection
@@ -58,7 +59,7 @@ def solve_pnp(
     points3d: Float[Tensor, "*batch N 3"],
     camera: Camera | Float[Tensor, "*batch 3 3"],
     *,
-    weights: Float[Tensor, "*batch N"] | None = None,
+    weights: Float[Tensor, "*batch_and_kind"] | None = None,
     mask: Bool[Tensor, "*batch N"] | None = None,
     init: Pose | None = None,
     solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
@@ -67,7 +68,7 @@ def solve_pnp(
 ) -> PnPSolution:
     """Solve Perspective-n-Point for a batch, with exact gradients.
 
-    ``argmin_(R, t) 1/2 sum_i w_i |pi(camera, R z_i + t) - x_i|^2``
+    ``argmin_(R, t) 1/2 sum_i r_i^T W_i r_i`` with residuals ``r_i = pi(camera, R z_i + t) - x_i``
 
     Without ``init`` the answer is the best of several minima found from a global start; with ``init`` it is the
     minimum that local refinement reaches from there. Gradients reach points2d, points3d, weights and the camera's
@@ -80,7 +81,9 @@ def solve_pnp(
             (N, 3) serves a batch.
         camera: calibration matrix K (3, 3) or (..., 3, 3) in pixels, skew included (entries below the diagonal and
             the last row are ignored), or a camera of :mod:`posegrad.cameras`.
-        weights: (..., N) >= 0, they multiply the squared residual. Default 1.
+        weights: they multiply the squared residual: numbers (..., N) >= 0, one per axis (..., N, 2), or information
+            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. (For
+            N = 2 only numbers.)
         mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
         init: start pose; a constant, no gradient goes to it.
         solver: settings of the minimisation.
@@ -149,11 +152,12 @@ def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[
     """Refine the minima of the object-space cost; the start and the state of the best of them, per item."""
     size, count = data.weights.shape[0], _NUM_CANDIDATES
     bearings = data.camera.unproject(data.points2d)
-    candidates, valid = sqpnp(bearings, data.points3d, data.weights, count)
+    candidates, valid = sqpnp(bearings, data.points3d, weighting.strength(data.weights), count)
     valid = valid.flatten()
     many = batch.repeat(data, count)
-    used = torch.where(valid[:, None], many.weights, 0.0)
-    many = replace(many, weights=used)  # an invalid candidate has nothing to minimise: it ends at once
+    # an invalid candidate has nothing to minimise: it ends at once
+    kept = valid[:, None].expand(-1, many.points2d.shape[1])
+    many = replace(many, weights=weighting.keep(many.weights, kept))
     pose = Pose(candidates.R.flatten(0, 1), candidates.t.flatten(0, 1))
     ahead = Pose.identity(size * count, dtype=pose.R.dtype, device=pose.R.device)
     pose = batch.where(valid, pose, replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0])))
@@ -176,7 +180,7 @@ def _cost_of(state: State, valid: Tensor) -> Tensor:
 
 def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
     """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
-    depth = torch.where(data.weights > 0, pose.act(data.points3d)[..., 2], torch.inf)
+    depth = torch.where(weighting.strength(data.weights) > 0, pose.act(data.points3d)[..., 2], torch.inf)
     nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
     shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))
     return replace(pose, t=pose.t + shift[:, None] * pose.t.new_tensor([0.0, 0.0, 1.0]))
@@ -184,7 +188,7 @@ def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
 
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
     """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
-    used = (data.weights > 0).to(data.points3d.dtype)
+    used = (weighting.strength(data.weights) > 0).to(data.points3d.dtype)
     z = (data.points3d - units.centre[:, None]) / units.size[:, None, None]
     scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
     # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)

@@ -13,6 +13,7 @@ from posegrad import _pytree, so3
 from posegrad.cameras import Camera
 from posegrad.optim.problem import Problem, Quadratic
 from posegrad.pose import Pose
+from posegrad.problems import weighting
 
 
 @_pytree.register
@@ -22,34 +23,33 @@ class Correspondences:
 
     points2d: Float[Tensor, "B N 2"]
     points3d: Float[Tensor, "B N 3"]
-    weights: Float[Tensor, "B N"]
+    weights: Float[Tensor, "B N *kind"]
     camera: Camera
 
 
 class Reprojection(Problem):
-    """``f = 1/2 sum_i w_i |pi(camera, R z_i + t) - x_i|^2`` over a :class:`Pose`, tangent [rotation, translation].
+    """``f = 1/2 sum_i r_i^T W_i r_i`` with ``r_i = pi(camera, R z_i + t) - x_i``, over a :class:`Pose`.
 
-    With ``q = R z`` the point moves as ``w x q + dt + 1/2 w x (w x q)``: its first-order part is ``D = [-[q]x, I]``,
-    its second-order part is the retraction's own curvature.
+    The tangent is [rotation, translation]. With ``q = R z`` the point moves as ``w x q + dt + 1/2 w x (w x q)``: its
+    first-order part is ``D = [-[q]x, I]``, its second-order part is the retraction's own curvature.
     """
 
     dimension = 6
 
     def residual(self, variable: Pose, args: Correspondences) -> Float[Tensor, "B M"]:
-        """Residuals times the square root of the weights (whose gradient at weight zero is infinite)."""
-        residual = args.camera.project(variable.act(args.points3d)).points2d - args.points2d
-        return (residual * args.weights.sqrt()[..., None]).flatten(-2)
+        """Residuals times the root of the weights (whose gradient at weight zero is infinite)."""
+        return weighting.apply(weighting.root(args.weights), self._residual(variable, args)).flatten(1)
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
         return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
 
     def cost(self, variable: Pose, args: Correspondences) -> Float[Tensor, " B"]:
-        residual = args.camera.project(variable.act(args.points3d)).points2d - args.points2d
-        return 0.5 * (args.weights * residual.square().sum(-1)).sum(-1)
+        residual = self._residual(variable, args)
+        return 0.5 * (residual * weighting.apply(args.weights, residual)).sum((-1, -2))
 
     def feasible(self, variable: Pose, args: Correspondences) -> Tensor:
         valid = args.camera.project(variable.act(args.points3d)).valid
-        return (valid | (args.weights == 0)).all(-1)
+        return (valid | (weighting.strength(args.weights) == 0)).all(-1)
 
     def quadratic(self, variable: Pose, args: Correspondences, *, exact: bool) -> Quadratic:
         q = variable.R @ args.points3d.mT  # (B, 3, N); coordinates first from here on: one row, one pass
@@ -58,11 +58,10 @@ class Reprojection(Problem):
         assert projected.jacobian is not None
         J = projected.jacobian.permute(0, 2, 3, 1)  # (B, 2, 3, N)
         residual = (projected.points2d - args.points2d).mT  # (B, 2, N)
-        weighted = args.weights[:, None] * residual
-        force = (J * weighted[:, :, None]).sum(1)  # d cost / d point in the camera
-        stiffness = _upper_products(J, args.weights[:, None, None] * J).sum(
-            1
-        )  # its second derivative, (B, 6, N)
+        weighted = weighting.apply(args.weights, residual)
+        # first and second derivative of the cost by each point in the camera, (B, 3, N) and (B, 6, N)
+        force = (J * weighted[:, :, None]).sum(1)
+        stiffness = _upper_products(J, weighting.apply(args.weights, J)).sum(1)
         if exact:
             S = args.camera.contracted_hessian(points_cam, weighted.mT).flatten(-2).mT
             stiffness = stiffness + S.index_select(1, torch.tensor(_UPPER_OF_FULL, device=q.device))
@@ -71,7 +70,7 @@ class Reprojection(Problem):
             cost=0.5 * (weighted * residual).sum((-1, -2)),
             gradient=gradient,
             hessian=hessian,
-            feasible=(projected.valid | (args.weights == 0)).all(-1),
+            feasible=(projected.valid | (weighting.strength(args.weights) == 0)).all(-1),
         )
 
     def slope(self, variable: Pose, args: Correspondences, direction: Tensor) -> Tensor:
@@ -82,7 +81,7 @@ class Reprojection(Problem):
         motion = torch.linalg.cross(direction[:, :3, None].expand_as(q), q, dim=1) + direction[:, 3:, None]
         image_motion = (J * motion[:, None]).sum(2)
         residual = (projected.points2d - args.points2d).mT
-        return (args.weights * (residual * image_motion).sum(1)).sum(-1)
+        return (weighting.apply(args.weights, residual) * image_motion).sum((-1, -2))
 
     def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
         # <G, [w]x R> = <G R^T, [w]x>
@@ -91,6 +90,10 @@ class Reprojection(Problem):
             [A[:, 2, 1] - A[:, 1, 2], A[:, 0, 2] - A[:, 2, 0], A[:, 1, 0] - A[:, 0, 1]], -1
         )
         return torch.cat([rotation, cotangent.t], -1)
+
+    @staticmethod
+    def _residual(variable: Pose, args: Correspondences) -> Float[Tensor, "B 2 N"]:
+        return (args.camera.project(variable.act(args.points3d)).points2d - args.points2d).mT
 
 
 # Upper half of a symmetric 3x3 matrix: row, column, position in the full matrix.
