@@ -24,6 +24,7 @@ from posegrad.problems.pnp import PnPSolution as PnPSolution
 from posegrad.problems.pnp import solve_pnp as solve_pnp
 from posegrad.projection import project_points as project_points
 from posegrad.projection import reprojection_residuals as reprojection_residuals
+from posegrad.ragged import pad as pad
 
 if TYPE_CHECKING:
     from posegrad import compat as compat
