@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from posegrad import cameras as cameras
+from posegrad import robust as robust
 from posegrad import so3 as so3
 from posegrad.optim.adjoint import Implicit as Implicit
 from posegrad.optim.adjoint import Unrolled as Unrolled

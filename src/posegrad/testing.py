@@ -149,7 +149,7 @@ def check_problem(problem: Problem, variable: Any, args: Any, tolerance: float =
     for kind in (type(problem), Problem):
         inputs = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         slope = kind.slope(problem, variable, tree_unflatten(inputs, spec), direction)
-        slopes.append((slope, *torch.autograd.grad(slope.sum(), inputs)))
+        slopes.append((slope, *torch.autograd.grad(slope.sum(), inputs, materialize_grads=True)))
     for got, wanted in zip(*slopes, strict=True):
         torch.testing.assert_close(
             got, wanted, rtol=tolerance, atol=tolerance, msg="slope, or its derivative by args"

@@ -121,7 +121,7 @@ def _expansion() -> np.ndarray:
                      [[0, -1, 0], [1, 0, 0], [0, 0, 0]]], dtype=float)  # fmt: skip
     K = [np.kron(hat, np.eye(3)) for hat in hats]
     r = _rotation_of_products()
-    position = {quartic: i for i, quartic in enumerate(_QUARTICS)}
+    position: dict[tuple[int, ...], int] = {quartic: i for i, quartic in enumerate(_QUARTICS)}
     collect = np.zeros((len(_PAIRS), len(_PAIRS), len(_QUARTICS)))
     for i, j in itertools.product(range(len(_PAIRS)), repeat=2):
         collect[i, j, position[tuple(sorted(_PAIRS[i] + _PAIRS[j]))]] = 1

@@ -46,6 +46,7 @@ class Units:
             points3d=(data.points3d - self.centre[:, None]) / self.size[:, None, None],
             weights=data.weights / self.weight.view(-1, *(1,) * (data.weights.ndim - 1)),
             camera=data.camera.in_units_of(self.focal),
+            loss=data.loss.in_units_of(self.cost.sqrt()),
         )
 
     def condition_pose(self, pose: Pose) -> Pose:

@@ -13,6 +13,7 @@ from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
+from posegrad.robust import RobustLoss, Squared
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ def admit(
     camera: Camera | Tensor,
     weights: Tensor | None,
     mask: Tensor | None,
+    loss: RobustLoss | None,
     init: Pose | None,
 ) -> Batch:
     """Check, broadcast, flatten, upcast to float64 and neutralise bad items; differentiable."""
     _check_points(points2d, points3d)
     camera = as_camera(camera)
-    _check_companions(points2d, points3d, camera, weights, mask, init)
-    shape = _batch_shape(points2d, points3d, camera, weights, mask, init)
+    loss = Squared() if loss is None else loss
+    _check_companions(points2d, points3d, camera, weights, mask, loss, init)
+    shape = _batch_shape(points2d, points3d, camera, weights, mask, loss, init)
     size = shape.numel()
     # float64 wherever the device has it: the 6x6 systems and the stationarity of the answer need it
     compute = torch.float32 if points2d.device.type == "mps" else torch.float64
@@ -60,22 +63,23 @@ def admit(
     camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
+    loss = cast(RobustLoss, _pytree.tree_map(lambda leaf: flat(leaf.to(points2d.device), 0), loss))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
-    status = _verdict(x, z, w, camera, init, dtype)
+    data = Correspondences(x, z, w, camera, loss)
+    status = _verdict(data, init, dtype)
     good = status == Status.CONVERGED
-    data = neutral_data(Correspondences(x, z, w, camera), good)
+    data = neutral_data(data, good)
     if init is not None:
         init = neutral_pose(init, good)
         init = replace(init, R=so3.normalise(init.R))
     return Batch(data, init, status, shape, dtype, points3d.dtype)
 
 
-def _verdict(
-    x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None, dtype: torch.dtype
-) -> Tensor:
+def _verdict(data: Correspondences, init: Pose | None, dtype: torch.dtype) -> Tensor:
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
-        finite = _finite(x) & _finite(z) & _finite(w) & _finite(camera.params)
+        w, camera = data.weights, data.camera
+        finite = _finite(data.points2d) & _finite(data.points3d) & _finite(w) & _finite(camera.params)
         rotation = torch.ones_like(finite)
         if init is not None:
             finite = finite & _finite(init.R) & _finite(init.t)
@@ -89,6 +93,7 @@ def _verdict(
             ((strength > torch.finfo(dtype).tiny ** 0.5).sum(-1) < least, Status.TOO_FEW_POINTS),
             ((camera.params[..., : camera.num_focal] == 0).any(-1), Status.BAD_CAMERA),
             (~rotation, Status.BAD_INIT),
+            (data.loss.invalid(), Status.BAD_LOSS),
             (weighting.invalid(w, torch.finfo(dtype).eps), Status.BAD_WEIGHTS),
             (~finite, Status.NOT_FINITE),
         ):
@@ -113,6 +118,7 @@ def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Corresponde
         points3d=_keep(good, data.points3d, 0.0),
         weights=_keep(good, data.weights, 0.0),
         camera=_pytree.tree_map(lambda leaf: _keep(good, leaf, unit), data.camera),
+        loss=_pytree.tree_map(lambda leaf: _keep(good, leaf, 1.0), data.loss),
     )
 
 
@@ -153,7 +159,7 @@ def _check_points(points2d: Any, points3d: Any) -> None:
 
 
 def _check_companions(
-    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Any, mask: Any, init: Any
+    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Any, mask: Any, loss: Any, init: Any
 ) -> None:
     count, device = points2d.shape[-2], points2d.device
     for name, value in (("weights", weights), ("mask", mask)):
@@ -172,6 +178,10 @@ def _check_companions(
     if mask is not None and mask.dtype != torch.bool:
         raise TypeError(
             f"mask: got dtype {mask.dtype}, expected torch.bool (True = use the point); use mask.bool()"
+        )
+    if not isinstance(loss, RobustLoss):
+        raise TypeError(
+            f"loss: got {type(loss).__name__}, expected a loss of pg.robust such as pg.robust.Huber(2.0), or None"
         )
     if init is not None and not isinstance(init, Pose):
         raise TypeError(
@@ -193,6 +203,7 @@ def _batch_shape(
     camera: Camera,
     weights: Tensor | None,
     mask: Tensor | None,
+    loss: RobustLoss,
     init: Pose | None,
 ) -> torch.Size:
     shapes: dict[str, torch.Size] = {
@@ -204,6 +215,8 @@ def _batch_shape(
         shapes["weights"] = weights.shape[: -weighting.trailing_dims(weights.shape, points2d.shape[-2])]
     if mask is not None:
         shapes["mask"] = mask.shape[:-1]
+    for number, leaf in enumerate(_pytree.tree_flatten(loss)[0]):
+        shapes[f"loss parameter {number}"] = leaf.shape
     if init is not None:
         shapes |= {"init.R": init.R.shape[:-2], "init.t": init.t.shape[:-1]}
     try:

@@ -20,6 +20,7 @@ from posegrad.problems import weighting
 from posegrad.problems.conditioning import Units
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.reprojection import Correspondences, Reprojection
+from posegrad.robust import RobustLoss
 
 _PROBLEM = Reprojection()
 # Without an init: how many minima of the object-space cost are refined; for how many steps all of them, and how many
@@ -61,6 +62,7 @@ def solve_pnp(
     *,
     weights: Float[Tensor, "*batch_and_kind"] | None = None,
     mask: Bool[Tensor, "*batch N"] | None = None,
+    loss: RobustLoss | None = None,
     init: Pose | None = None,
     solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
@@ -68,7 +70,7 @@ def solve_pnp(
 ) -> PnPSolution:
     """Solve Perspective-n-Point for a batch, with exact gradients.
 
-    ``argmin_(R, t) 1/2 sum_i r_i^T W_i r_i`` with residuals ``r_i = pi(camera, R z_i + t) - x_i``
+    ``argmin_(R, t) 1/2 sum_i rho(r_i^T W_i r_i)`` with residuals ``r_i = pi(camera, R z_i + t) - x_i``
 
     Without ``init`` the answer is the best of several minima found from a global start; with ``init`` it is the
     minimum that local refinement reaches from there. Gradients reach points2d, points3d, weights and the camera's
@@ -85,6 +87,8 @@ def solve_pnp(
             matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. (For
             N = 2 only numbers.)
         mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
+        loss: rho, a robust loss of :mod:`posegrad.robust`, its scale in pixels times the root of the weights. Default:
+            ``rho(s) = s``. With a loss whose influence ends (Tukey, Truncated), start close: give an ``init``.
         init: start pose; a constant, no gradient goes to it.
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
@@ -120,7 +124,7 @@ def solve_pnp(
         raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
     device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
-        return _solve(admit(points2d, points3d, camera, weights, mask, init), solver, adjoint)
+        return _solve(admit(points2d, points3d, camera, weights, mask, loss, init), solver, adjoint)
 
 
 def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSolution:
@@ -252,6 +256,7 @@ class PnP(nn.Module):
         *,
         weights: Tensor | None = None,
         mask: Tensor | None = None,
+        loss: RobustLoss | None = None,
         init: Pose | None = None,
     ) -> PnPSolution:
         """Arguments and result of :func:`solve_pnp`."""
@@ -261,6 +266,7 @@ class PnP(nn.Module):
             camera,
             weights=weights,
             mask=mask,
+            loss=loss,
             init=init,
             solver=self.solver,
             adjoint=self.adjoint,

@@ -14,6 +14,9 @@ from posegrad.cameras import Camera
 from posegrad.optim.problem import Problem, Quadratic
 from posegrad.pose import Pose
 from posegrad.problems import weighting
+from posegrad.robust import Rho, RobustLoss, Squared
+
+_SQUARED = Squared()
 
 
 @_pytree.register
@@ -25,10 +28,11 @@ class Correspondences:
     points3d: Float[Tensor, "B N 3"]
     weights: Float[Tensor, "B N *kind"]
     camera: Camera
+    loss: RobustLoss = _SQUARED
 
 
 class Reprojection(Problem):
-    """``f = 1/2 sum_i r_i^T W_i r_i`` with ``r_i = pi(camera, R z_i + t) - x_i``, over a :class:`Pose`.
+    """``f = 1/2 sum_i rho(r_i^T W_i r_i)`` with ``r_i = pi(camera, R z_i + t) - x_i``, over a :class:`Pose`.
 
     The tangent is [rotation, translation]. With ``q = R z`` the point moves as ``w x q + dt + 1/2 w x (w x q)``: its
     first-order part is ``D = [-[q]x, I]``, its second-order part is the retraction's own curvature.
@@ -37,15 +41,20 @@ class Reprojection(Problem):
     dimension = 6
 
     def residual(self, variable: Pose, args: Correspondences) -> Float[Tensor, "B M"]:
-        """Residuals times the root of the weights (whose gradient at weight zero is infinite)."""
-        return weighting.apply(weighting.root(args.weights), self._residual(variable, args)).flatten(1)
+        """Residuals times the root of their weight, the loss's ``rho'`` included, which is held constant: the
+        Gauss-Newton matrix ``J^T J`` is ``sum_i J_i^T rho'_i W_i J_i``. (The root's gradient at zero is infinite.)"""
+        residual = self._residual(variable, args)
+        _, factor, _ = _rho(args, (residual * weighting.apply(args.weights, residual)).sum(1))
+        whitened = weighting.apply(weighting.root(args.weights), residual)
+        return (whitened * factor.detach().sqrt()[:, None]).flatten(1)
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
         return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
 
     def cost(self, variable: Pose, args: Correspondences) -> Float[Tensor, " B"]:
         residual = self._residual(variable, args)
-        return 0.5 * (residual * weighting.apply(args.weights, residual)).sum((-1, -2))
+        value, _, _ = _rho(args, (residual * weighting.apply(args.weights, residual)).sum(1))
+        return 0.5 * value.sum(-1)
 
     def feasible(self, variable: Pose, args: Correspondences) -> Tensor:
         valid = args.camera.project(variable.act(args.points3d)).valid
@@ -62,12 +71,17 @@ class Reprojection(Problem):
         # first and second derivative of the cost by each point in the camera, (B, 3, N) and (B, 6, N)
         force = (J * weighted[:, :, None]).sum(1)
         stiffness = _upper_products(J, weighting.apply(args.weights, J)).sum(1)
+        rho, factor, bend = _rho(args, (residual * weighted).sum(1))
+        if not isinstance(args.loss, Squared):
+            bent = _upper_products(force, 2 * bend[:, None] * force) if exact else 0.0
+            weighted, force, stiffness = (factor[:, None] * value for value in (weighted, force, stiffness))
+            stiffness = stiffness + bent
         if exact:
             S = args.camera.contracted_hessian(points_cam, weighted.mT).flatten(-2).mT
             stiffness = stiffness + S.index_select(1, torch.tensor(_UPPER_OF_FULL, device=q.device))
         gradient, hessian = _gather(q, torch.cat([stiffness, force], 1), exact=exact)
         return Quadratic(
-            cost=0.5 * (weighted * residual).sum((-1, -2)),
+            cost=0.5 * rho.sum(-1),
             gradient=gradient,
             hessian=hessian,
             feasible=(projected.valid | (weighting.strength(args.weights) == 0)).all(-1),
@@ -81,7 +95,10 @@ class Reprojection(Problem):
         motion = torch.linalg.cross(direction[:, :3, None].expand_as(q), q, dim=1) + direction[:, 3:, None]
         image_motion = (J * motion[:, None]).sum(2)
         residual = (projected.points2d - args.points2d).mT
-        return (weighting.apply(args.weights, residual) * image_motion).sum((-1, -2))
+        # a matrix is symmetric, and so is the derivative by it
+        weighted = weighting.apply(weighting.symmetric(args.weights), residual)
+        _, factor, _ = _rho(args, (residual * weighted).sum(1))
+        return (factor * (weighted * image_motion).sum(1)).sum(-1)
 
     def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
         # <G, [w]x R> = <G R^T, [w]x>
@@ -94,6 +111,13 @@ class Reprojection(Problem):
     @staticmethod
     def _residual(variable: Pose, args: Correspondences) -> Float[Tensor, "B 2 N"]:
         return (args.camera.project(variable.act(args.points3d)).points2d - args.points2d).mT
+
+
+def _rho(args: Correspondences, s: Float[Tensor, "B N"]) -> Rho:
+    """The loss of the weighted squares and its derivatives."""
+    if isinstance(args.loss, Squared):
+        return Rho(s, torch.ones_like(s), torch.zeros_like(s))
+    return args.loss.evaluate(s)
 
 
 # Upper half of a symmetric 3x3 matrix: row, column, position in the full matrix.

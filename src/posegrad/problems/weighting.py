@@ -38,7 +38,7 @@ def apply(weights: Weights, x: Float[Tensor, "B 2 *rest N"]) -> Float[Tensor, "B
     """``W x``, point by point."""
     rows = (1,) * (x.ndim - 3)
     if weights.ndim == 2:
-        return weights.view(weights.shape[0], 1, *rows, -1) * x
+        return weights.view(weights.shape[0], 1, *rows, weights.shape[1]) * x
     if weights.ndim == 3:
         return weights.mT.unflatten(1, (2, *rows)) * x
     W = weights.permute(0, 2, 3, 1).unflatten(2, (2, *rows))  # (B, 2, 2, ..., N)
