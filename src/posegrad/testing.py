@@ -95,8 +95,9 @@ def relative_error(
     actual: Float[Tensor, "B ..."], expected: Float[Tensor, "B ..."], floor: float
 ) -> Float[Tensor, " B"]:
     """``|actual - expected| / max(|expected|, floor)`` for each item."""
-    difference = (actual - expected).flatten(1).norm(dim=1)
-    return difference / expected.flatten(1).norm(dim=1).clamp(min=floor)
+    batch = len(expected)
+    difference = (actual - expected).reshape(batch, -1).norm(dim=1)
+    return difference / expected.reshape(batch, -1).norm(dim=1).clamp(min=floor)
 
 
 def check_camera(camera: Camera, points_cam: Float[Tensor, "N 3"], tolerance: float = 1e-9) -> None:
