@@ -20,7 +20,7 @@ LOSSES: dict[str, pg.robust.RobustLoss] = {
     "geman_mcclure": pg.robust.GemanMcClure(10.0),
     "tukey": pg.robust.Tukey(12.0),
     "truncated": pg.robust.Truncated(9.0),
-    "barron": pg.robust.Barron(0.5, 4.0),
+    "barron": pg.robust.Barron(4.0, 0.5),
 }
 # The losses bend within pixels: steps of 3D points and distortion move the image by about 1e-3 pixels too.
 _STEPS = {"points3d": 2e-5, "distortion": 1e-5}

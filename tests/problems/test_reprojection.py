@@ -16,7 +16,7 @@ LOSSES = {
     "geman_mcclure": robust.GemanMcClure(10.0),
     "tukey": robust.Tukey(20.0),
     "truncated": robust.Truncated(8.0),
-    "barron": robust.Barron(0.5, 4.0),
+    "barron": robust.Barron(4.0, 0.5),
 }
 
 

@@ -57,7 +57,7 @@ def admit(
     if weights is not None:
         w = weighting.symmetric(flat(weights, weighting.trailing_dims(weights.shape, points2d.shape[-2])))
     if mask is not None:
-        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
+        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, mask.shape[-1])
         w = weighting.keep(w, kept)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
     camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
