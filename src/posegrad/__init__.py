@@ -23,6 +23,7 @@ from posegrad.pose import Pose as Pose
 from posegrad.problems.pnp import PnP as PnP
 from posegrad.problems.pnp import PnPSolution as PnPSolution
 from posegrad.problems.pnp import solve_pnp as solve_pnp
+from posegrad.problems.uncertainty import pose_covariance as pose_covariance
 from posegrad.projection import project_points as project_points
 from posegrad.projection import reprojection_residuals as reprojection_residuals
 from posegrad.ragged import pad as pad

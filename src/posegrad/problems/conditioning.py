@@ -67,14 +67,26 @@ class Units:
     def restore_hessian(self, hessian: Float[Tensor, "B 6 6"], R: Tensor) -> Float[Tensor, "B 6 6"]:
         """Hessian of the user's cost in the user's tangent at rotation R."""
         # dt' = ([w]x R centre + dt) / size
-        centre = (R @ self.centre[..., None]).squeeze(-1)
-        batch = hessian.shape[0]
-        eye = torch.eye(3, dtype=R.dtype, device=R.device).expand(batch, 3, 3)
-        size = self.size[:, None, None].expand(batch, 1, 1)
-        rotation = torch.cat([eye, torch.zeros_like(eye)], -1)
-        translation = torch.cat([-so3.hat(centre.expand(batch, 3)) / size, eye / size], -1)
-        P = torch.cat([rotation, translation], -2)
+        centre, size = self._centre_and_size(R)
+        P = _lower_left(-so3.hat(centre) / size, 1 / size)
         return self.cost[:, None, None] * (P.mT @ hessian @ P)
+
+    def restore_covariance(self, covariance: Float[Tensor, "B 6 6"], R: Tensor) -> Float[Tensor, "B 6 6"]:
+        """Covariance in the user's tangent at rotation R; the noise that makes it is no matter of units here."""
+        centre, size = self._centre_and_size(R)
+        P = _lower_left(so3.hat(centre), size)
+        return P @ covariance @ P.mT
+
+    def _centre_and_size(self, R: Tensor) -> tuple[Tensor, Tensor]:
+        centre = (R @ self.centre[..., None]).squeeze(-1)
+        return centre.expand(R.shape[0], 3), self.size[:, None, None].expand(R.shape[0], 1, 1)
+
+
+def _lower_left(corner: Float[Tensor, "B 3 3"], scale: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B 6 6"]:
+    """``[[I, 0], [corner, scale I]]``."""
+    eye = torch.eye(3, dtype=corner.dtype, device=corner.device).expand_as(corner)
+    top = torch.cat([eye, torch.zeros_like(eye)], -1)
+    return torch.cat([top, torch.cat([corner, scale * eye], -1)], -2)
 
 
 def _or_one(scale: Tensor) -> Tensor:

@@ -100,6 +100,17 @@ class Reprojection(Problem):
         _, factor, _ = _rho(args, (residual * weighted).sum(1))
         return (factor * (weighted * image_motion).sum(1)).sum(-1)
 
+    def point_gradients(self, variable: Pose, args: Correspondences) -> Float[Tensor, "B N 6"]:
+        """Gradient in the tangent of each point's share of the cost."""
+        q = variable.R @ args.points3d.mT
+        projected = args.camera.project_with_jacobian((q + variable.t[..., None]).mT)
+        assert projected.jacobian is not None
+        residual = (projected.points2d - args.points2d).mT
+        weighted = weighting.apply(args.weights, residual)
+        _, factor, _ = _rho(args, (residual * weighted).sum(1))
+        force = (projected.jacobian.permute(0, 2, 3, 1) * (factor[:, None] * weighted)[:, :, None]).sum(1)
+        return torch.cat([torch.linalg.cross(q, force, dim=1), force], 1).mT
+
     def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
         # <G, [w]x R> = <G R^T, [w]x>
         A = cotangent.R @ variable.R.mT
