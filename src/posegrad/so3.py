@@ -75,6 +75,27 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
 
 
+def between(a: Float[Tensor, "*batch 3"], b: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The smallest rotation that turns direction ``a`` into direction ``b``, as gravity known in two frames.
+
+    Args:
+        a, b: (..., 3) of any length > 0. Where they point opposite ways the axis is one of many.
+
+    >>> between(torch.tensor([2.0, 0, 0]), torch.tensor([0.0, 0, -1]))[:, 0].round(decimals=3) + 0.0
+    tensor([ 0.,  0., -1.])
+    """
+    a, b = torch.broadcast_tensors(a, b)
+    a, b = (v / v.square().sum(-1, keepdim=True).sqrt() for v in (a, b))
+    w = 1 + (a * b).sum(-1, keepdim=True)
+    cross = torch.linalg.cross(a, b, dim=-1)
+    # opposite: half a turn about any axis across, here the one next to the smallest component
+    small = torch.nn.functional.one_hot(a.abs().argmin(-1), 3).to(a)
+    across = torch.linalg.cross(a, small, dim=-1)
+    opposite = w < 1e-12
+    xyz = torch.where(opposite, across, cross)
+    return matrix_from_quat_wxyz(torch.cat([torch.where(opposite, torch.zeros_like(w), w), xyz], -1))
+
+
 def log(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vector of a rotation matrix, the inverse of :func:`exp` on angles in [0, pi].
 
