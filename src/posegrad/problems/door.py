@@ -1,13 +1,13 @@
 """From a user's arguments to a clean batch: errors of the call raise, bad items get a status and harmless data."""
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from posegrad import _pytree, so3
+from posegrad import so3
 from posegrad.cameras import Camera, as_camera
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
@@ -54,7 +54,7 @@ def admit(
         kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
         w = torch.where(kept, w, 0.0)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
-    camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
+    camera = replace(camera, params=flat(camera.params, 1))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
@@ -108,7 +108,7 @@ def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Corresponde
         points2d=_keep(good, data.points2d, 0.0),
         points3d=_keep(good, data.points3d, 0.0),
         weights=_keep(good, data.weights, 0.0),
-        camera=_pytree.tree_map(lambda leaf: _keep(good, leaf, unit), data.camera),
+        camera=data.camera.in_same_field(_keep(good, data.camera.params, unit)),
     )
 
 
