@@ -101,29 +101,107 @@ def relative_error(
 
 
 def check_camera(camera: Camera, points_cam: Float[Tensor, "N 3"], tolerance: float = 1e-9) -> None:
-    """Assert that a model's closed forms agree with automatic differentiation and that unprojection inverts.
+    """Assert what the package relies on of a camera model: derivatives, inverse, gradients, and nothing but numbers.
+
+    - Closed forms agree with automatic differentiation of ``project``, at the points and on the axis.
+    - ``unproject`` inverts ``project``; wherever it says ``valid``, projecting its answer gives the pixel.
+    - First and second derivatives of both, by points, pixels and parameters, agree with differences.
+    - Points anywhere, pixels anywhere: the results are finite, and so are the gradients; without ``wide`` no point
+      with z <= 0 is valid.
 
     Args:
         camera: one camera (parameters (P,), float64).
-        points_cam: points in its valid field.
-        tolerance: relative.
+        points_cam: points in its valid field, off its edge by more than a hundredth: some three will do.
+        tolerance: relative, of the first two; in focal lengths of the image.
+
+    >>> import posegrad as pg
+    >>> camera = pg.cameras.SimpleRadial(torch.tensor([500.0, 320, 240, -0.1], dtype=torch.float64))
+    >>> check_camera(camera, torch.tensor([[0.1, 0.2, 1.0], [-0.5, 0.3, 1.0]], dtype=torch.float64))
     """
+    camera = camera.in_units_of(camera.focal_scale()).detach()
+    axis = points_cam.new_tensor([[0.0, 0.0, 1.0], [1e-9, 0.0, 1.0], [2e-5, -1e-5, 2.0]])
+    points = torch.cat([points_cam, axis])
+    _check_camera_derivatives(camera, points, tolerance)
+    _check_camera_inverse(camera, points, tolerance)
+    _check_camera_gradients(camera, points_cam)
+    _check_camera_everywhere(camera, points_cam, tolerance)
+
+
+def _check_camera_derivatives(camera: Camera, points_cam: Tensor, tolerance: float) -> None:
     projected = camera.project_with_jacobian(points_cam)
     assert projected.jacobian is not None
     assert bool(projected.valid.all()), "the points must lie in the model's valid field"
-    reference = Camera.project_with_jacobian(camera, points_cam).jacobian
-    torch.testing.assert_close(projected.jacobian, reference, rtol=tolerance, atol=tolerance)
+    plain = camera.project(points_cam)
+    assert bool(plain.valid.all()), "project and project_with_jacobian differ in validity"
     cotangent = torch.linspace(-1, 2, points_cam.shape[0] * 2, dtype=points_cam.dtype).view(-1, 2)
-    torch.testing.assert_close(
-        camera.contracted_hessian(points_cam, cotangent),
-        Camera.contracted_hessian(camera, points_cam, cotangent),
-        rtol=tolerance,
-        atol=tolerance,
+    for name, actual, expected in (
+        ("pixels", projected.points2d, plain.points2d),
+        ("jacobian", projected.jacobian, Camera.project_with_jacobian(camera, points_cam).jacobian),
+        (
+            "contracted_hessian",
+            camera.contracted_hessian(points_cam, cotangent),
+            Camera.contracted_hessian(camera, points_cam, cotangent),
+        ),
+    ):
+        torch.testing.assert_close(
+            actual, expected, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+def _check_camera_inverse(camera: Camera, points_cam: Tensor, tolerance: float) -> None:
+    pixels = camera.project(points_cam).points2d
+    bearings, valid = camera.unproject(pixels)
+    assert bool(valid.all()), "unproject: not valid for the image of a valid point"
+    expected = points_cam / points_cam.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(bearings, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(camera.project(bearings).points2d, pixels, rtol=tolerance, atol=tolerance)
+
+
+def _check_camera_gradients(camera: Camera, points_cam: Tensor) -> None:
+    def project(params: Tensor, points: Tensor) -> Tensor:
+        return replace(camera, params=params).project(points).points2d
+
+    def unproject(params: Tensor, pixels: Tensor) -> Tensor:
+        return replace(camera, params=params).unproject(pixels).bearings
+
+    points = torch.cat([points_cam[:3], points_cam.new_tensor([[0.0, 0.0, 1.0]])])
+    for function, values in ((project, points), (unproject, camera.project(points).points2d)):
+        inputs = (camera.params.clone().requires_grad_(), values.detach().clone().requires_grad_())
+        assert torch.autograd.gradcheck(function, inputs, eps=1e-6, rtol=1e-6, atol=1e-7, fast_mode=True)
+        assert torch.autograd.gradgradcheck(function, inputs, eps=1e-6, rtol=1e-5, atol=1e-6, fast_mode=True)
+
+
+def _check_camera_everywhere(camera: Camera, points_cam: Tensor, tolerance: float) -> None:
+    angle = torch.linspace(0, 2 * torch.pi, 25, dtype=points_cam.dtype)
+    ring = torch.stack([angle.cos(), angle.sin()], -1)
+    depth = points_cam.new_tensor([-1e3, -2.0, -0.1, -1e-9, 0.0, 1e-12, 1e-3, 0.1, 0.5, 2.0])
+    points = torch.cat([ring.repeat(len(depth), 1), depth.repeat_interleave(len(ring))[:, None]], -1)
+    points = torch.cat([points, points_cam.new_tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [1e30, 0.0, 1.0]])])
+    radius = torch.logspace(-3, 9, 40, dtype=points_cam.dtype)
+    pixels = (radius[:, None, None] * ring).flatten(0, 1)
+    valid = camera.project(points).valid
+    assert camera.wide or not bool((valid & (points[:, 2] <= 0)).any()), (
+        "valid behind the camera without wide"
     )
-    rays = camera.unproject(projected.points2d)
+
+    params = camera.params.clone().requires_grad_()
+    points, pixels = points.requires_grad_(), pixels.requires_grad_()
+    model = replace(camera, params=params)
+    projected, unprojected = model.project_with_jacobian(points), model.unproject(pixels)
+    assert projected.jacobian is not None
+    hessian = model.contracted_hessian(points, torch.ones_like(projected.points2d))
+    results = (projected.points2d, projected.jacobian, hessian, unprojected.bearings)
+    for result, inputs in zip(results, (points, points, points, pixels), strict=True):
+        assert bool(result.isfinite().all())
+        for gradient in torch.autograd.grad(result.sum(), (params, inputs), retain_graph=True):
+            assert bool(gradient.isfinite().all())
     torch.testing.assert_close(
-        rays, points_cam / points_cam.norm(dim=-1, keepdim=True), rtol=tolerance, atol=tolerance
+        unprojected.bearings.norm(dim=-1), torch.ones_like(pixels[:, 0]), rtol=0, atol=tolerance
     )
+    found = unprojected.valid
+    again = model.project(unprojected.bearings[found])
+    assert bool(again.valid.all()), "unproject: valid, but outside of the field"
+    torch.testing.assert_close(again.points2d, pixels[found], rtol=tolerance, atol=tolerance)
 
 
 def check_problem(problem: Problem, variable: Any, args: Any, tolerance: float = 1e-9) -> None:

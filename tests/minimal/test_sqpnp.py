@@ -9,7 +9,7 @@ from posegrad.testing import Scene, random_scene
 
 
 def _bearings(scene: Scene) -> torch.Tensor:
-    return SkewPinhole.from_matrix(scene.K).unproject(scene.points2d)
+    return SkewPinhole.from_matrix(scene.K).unproject(scene.points2d).bearings
 
 
 def _object_space_cost(scene: Scene, R: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

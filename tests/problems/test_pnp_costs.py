@@ -29,6 +29,18 @@ CAMERAS: dict[str, list[float]] = {
     "SIMPLE_PINHOLE": [600, 320, 240],
     "PINHOLE": [600, 620, 320, 240],
     "SKEW_PINHOLE": [600, 620, 320, 240, 3],
+    "SIMPLE_RADIAL": [600, 320, 240, -0.2],
+    "RADIAL": [600, 320, 240, -0.2, 0.1],
+    "OPENCV": [600, 620, 320, 240, -0.2, 0.1, 1e-3, -2e-3],
+    "FULL_OPENCV": [600, 620, 320, 240, 0.3, 0.1, 1e-3, -2e-3, 0.05, 0.4, 0.1, 0.02],
+    "SIMPLE_RADIAL_FISHEYE": [600, 320, 240, -0.05],
+    "RADIAL_FISHEYE": [600, 320, 240, -0.05, 0.01],
+    "SIMPLE_FISHEYE": [600, 320, 240],
+    "FISHEYE": [600, 620, 320, 240],
+    "OPENCV_FISHEYE": [600, 620, 320, 240, -0.02, 0.02, -0.01, 0.001],
+    "FOV": [600, 620, 320, 240, 0.9],
+    "SIMPLE_DIVISION": [600, 320, 240, -0.2],
+    "DIVISION": [600, 620, 320, 240, -0.2],
 }
 KINDS = ("numbers", "axes", "matrices")
 _ALL = [(c, loss, kind) for c in CAMERAS for loss in LOSSES for kind in KINDS]
@@ -118,3 +130,7 @@ def test_gradient_equals_re_solving_in_every_combination(
 
 def test_every_loss_is_covered() -> None:
     assert set(LOSSES) == set(pg.robust.LOSSES)
+
+
+def test_every_camera_is_covered() -> None:
+    assert set(CAMERAS) == set(pg.cameras.MODELS)

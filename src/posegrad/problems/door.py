@@ -60,7 +60,7 @@ def admit(
         kept = mask.expand(*shape, mask.shape[-1]).reshape(size, mask.shape[-1])
         w = weighting.keep(w, kept)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
-    camera = cast(Camera, _pytree.tree_map(lambda leaf: flat(leaf, 1), camera))
+    camera = replace(camera, params=flat(camera.params, 1))
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
     loss = cast(RobustLoss, _pytree.tree_map(lambda leaf: flat(leaf.to(points2d.device), 0), loss))
@@ -117,7 +117,7 @@ def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Corresponde
         points2d=_keep(good, data.points2d, 0.0),
         points3d=_keep(good, data.points3d, 0.0),
         weights=_keep(good, data.weights, 0.0),
-        camera=_pytree.tree_map(lambda leaf: _keep(good, leaf, unit), data.camera),
+        camera=data.camera.in_same_field(_keep(good, data.camera.params, unit)),
         loss=_pytree.tree_map(lambda leaf: _keep(good, leaf, 1.0), data.loss),
     )
 

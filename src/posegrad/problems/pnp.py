@@ -155,8 +155,9 @@ def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSo
 def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[Pose, State]:
     """Refine the minima of the object-space cost; the start and the state of the best of them, per item."""
     size, count = data.weights.shape[0], _NUM_CANDIDATES
-    bearings = data.camera.unproject(data.points2d)
-    candidates, valid = sqpnp(bearings, data.points3d, weighting.strength(data.weights), count)
+    bearings, seen = data.camera.unproject(data.points2d)
+    strength = torch.where(seen, weighting.strength(data.weights), 0.0)
+    candidates, valid = sqpnp(bearings, data.points3d, strength, count)
     valid = valid.flatten()
     many = batch.repeat(data, count)
     # an invalid candidate has nothing to minimise: it ends at once
@@ -184,6 +185,8 @@ def _cost_of(state: State, valid: Tensor) -> Tensor:
 
 def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
     """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
+    if data.camera.wide:
+        return pose
     depth = torch.where(weighting.strength(data.weights) > 0, pose.act(data.points3d)[..., 2], torch.inf)
     nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
     shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))

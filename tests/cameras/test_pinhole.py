@@ -8,7 +8,15 @@ import pytest
 import torch
 
 import posegrad as pg
-from posegrad.cameras import MODELS, Camera, Pinhole, Projected, SimplePinhole, SkewPinhole, as_camera
+from posegrad.cameras import (
+    Camera,
+    Pinhole,
+    Projected,
+    SimplePinhole,
+    SkewPinhole,
+    Unprojected,
+    as_camera,
+)
 from posegrad.testing import check_camera, random_scene
 
 _PARAMS = {
@@ -16,16 +24,17 @@ _PARAMS = {
     "PINHOLE": [500.0, 520.0, 320.0, 240.0],
     "SKEW_PINHOLE": [500.0, 520.0, 320.0, 240.0, 3.0],
 }
+_MODELS = {model.name: model for model in (SimplePinhole, Pinhole, SkewPinhole)}
 _POINTS = torch.tensor(
     [[0.3, -0.2, 2.0], [1.0, 1.0, 1.5], [-0.4, 0.1, 4.0], [0.0, 0.0, 1.0]], dtype=torch.float64
 )
 
 
 def _camera(name: str) -> Camera:
-    return MODELS[name](torch.tensor(_PARAMS[name], dtype=torch.float64))
+    return _MODELS[name](torch.tensor(_PARAMS[name], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", _MODELS)
 def test_closed_forms(name: str) -> None:
     check_camera(_camera(name), _POINTS)
 
@@ -37,7 +46,7 @@ def test_projection_equals_opencv(name: str) -> None:
     torch.testing.assert_close(camera.project(_POINTS).points2d, torch.from_numpy(expected[:, 0]))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", _MODELS)
 def test_units_keep_the_image(name: str) -> None:
     camera = _camera(name)
     scaled = camera.in_units_of(torch.tensor(250.0).double())
@@ -116,12 +125,13 @@ def test_a_camera_of_ones_own_works_in_the_solver() -> None:
             safe = torch.where(z > 0, z, torch.ones_like(z))
             return Projected(torch.stack([cx - f * x / safe, cy + f * y / safe], -1), z > 0)
 
-        def unproject(self, points2d: torch.Tensor) -> torch.Tensor:
+        def unproject(self, points2d: torch.Tensor) -> Unprojected:
             f, cx, cy = self.params.unsqueeze(-2).unbind(-1)
             ray = torch.stack(
                 [(cx - points2d[..., 0]) / f, (points2d[..., 1] - cy) / f, torch.ones_like(f)], -1
             )
-            return ray / ray.norm(dim=-1, keepdim=True)
+            ray = ray / ray.norm(dim=-1, keepdim=True)
+            return Unprojected(ray, torch.ones_like(ray[..., 0], dtype=torch.bool))
 
     scene = random_scene(1, 8, noise=1.0, seed=0)
     params = torch.tensor([600.0, 320.0, 240.0], dtype=torch.float64, requires_grad=True)
