@@ -59,7 +59,7 @@ def admit(
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
     status = _verdict(x, z, w, camera, init, smallest_weight=torch.finfo(dtype).tiny ** 0.5)
-    good = status == Status.CONVERGED
+    good = status == int(Status.CONVERGED)
     data = neutral_data(Correspondences(x, z, w, camera), good)
     if init is not None:
         init = neutral_pose(init, good)
