@@ -1,7 +1,7 @@
 """Registration of frozen dataclasses as pytrees, so that torch.func, vmap and compile see their tensors."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +23,8 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """
     if isinstance(tree, torch.Tensor):
         return function(tree, *rest)
+    if tree is None:
+        return None
     kind = type(tree)
     if kind in _FIELDS:
         values = [
@@ -34,6 +36,26 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         values = [tree_map(function, *branches) for branches in zip(tree, *rest, strict=True)]
         return kind(*values) if hasattr(tree, "_fields") else tuple(values)
     return _pytree.tree_map(function, tree, *rest)
+
+
+_HOLE = torch.empty(0)
+
+
+def flatten(tree: Any) -> tuple[list[torch.Tensor], Any]:
+    """The tensors of a tree, and the tree without them; as quick as :func:`tree_map`."""
+    leaves: list[torch.Tensor] = []
+
+    def dig(leaf: torch.Tensor) -> torch.Tensor:
+        leaves.append(leaf)
+        return _HOLE
+
+    return leaves, tree_map(dig, tree)
+
+
+def unflatten(structure: Any, leaves: Iterable[torch.Tensor]) -> Any:
+    """The inverse of :func:`flatten`."""
+    left = iter(leaves)
+    return tree_map(lambda _: next(left), structure)
 
 
 def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:

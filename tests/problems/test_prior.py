@@ -11,7 +11,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import posegrad as pg
 from posegrad import so3
-from posegrad.optim.adjoint import attach_gradient
 from posegrad.optim.compose import Sum
 from posegrad.optim.covariance import inverse_hessian_covariance
 from posegrad.optim.levenberg_marquardt import minimise
@@ -167,7 +166,7 @@ def test_the_prior_alone_gives_its_mean() -> None:
     solution = minimise(OfNumbers(), _at_angle(constant, 2.5), constant, pg.LevenbergMarquardt())
     assert bool(solution.ok.all())
     assert solution.cost.max() < 1e-20
-    pose = attach_gradient(OfNumbers(), pg.Implicit(), solution.variable, term, solution.ok)
+    pose = pg.argmin_layer(lambda _: solution.variable, OfNumbers())(term).variable
     back = args.size[:, None] * pose.t - (pose.R @ args.centre[..., None])[..., 0]
     torch.testing.assert_close(pose.R, so3.exp(rotvec), rtol=0, atol=1e-12)
     torch.testing.assert_close(back, t, rtol=0, atol=1e-12)
@@ -207,7 +206,7 @@ def test_the_gradient_of_two_fused_priors_equals_re_solving(name: str) -> None:
     assert bool(solution.ok.all())
     moved = first._replace(**{name: getattr(first, name).clone().requires_grad_()})
     problem = Sum(OfNumbers(), OfNumbers())
-    pose = attach_gradient(problem, pg.Implicit(), solution.variable, (moved, second), solution.ok)
+    pose = pg.argmin_layer(lambda _: solution.variable, problem)((moved, second)).variable
     (gradient,) = torch.autograd.grad(objective(pose).sum(), getattr(moved, name))
     with torch.no_grad():
         expected = central_difference(resolved, getattr(first, name), 1e-3)

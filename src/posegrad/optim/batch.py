@@ -10,6 +10,11 @@ from posegrad import _pytree
 T = TypeVar("T")
 
 
+def questions_are_cheap(device: torch.device) -> bool:
+    """Whether reading a tensor's value on the host waits for nothing."""
+    return device.type == "cpu"
+
+
 def take(tree: T, index: Tensor) -> T:
     """The items at ``index``; tensors with a leading dimension of 1 are shared and stay as they are."""
     return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else _items(leaf, index), tree)

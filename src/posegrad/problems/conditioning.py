@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad import so3
+from posegrad import _pytree, so3
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
@@ -28,16 +28,17 @@ class Units:
 
     @classmethod
     def of(cls, data: Correspondences) -> "Units":
-        """From the points of positive weight; 1 where a scale would be zero."""
-        with torch.no_grad():
-            strength = weighting.strength(data.weights)
-            used = (strength > 0).to(data.points3d.dtype)
-            count = used.sum(-1, keepdim=True).clamp(min=1)
-            centre = (used[..., None] * data.points3d).sum(-2) / count
-            spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
-            size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
-            weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)
-            return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
+        """From the points of positive weight; 1 where a scale would be zero, 0 where the centre overflows."""
+        data = _pytree.tree_map(Tensor.detach, data)  # no_grad would leave forward-mode tangents
+        strength = weighting.strength(data.weights)
+        used = (strength > 0).to(data.points3d.dtype)
+        count = used.sum(-1, keepdim=True).clamp(min=1)
+        centre = (used[..., None] * data.points3d).sum(-2) / count
+        centre = torch.where(centre.isfinite(), centre, torch.zeros_like(centre))
+        spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
+        size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
+        weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)
+        return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
 
     def condition(self, data: Correspondences) -> Correspondences:
         """The same problem in these units."""

@@ -67,7 +67,7 @@ def admit(
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
     data = Correspondences(x, z, w, camera, loss)
     status = _verdict(data, init, dtype)
-    good = status == Status.CONVERGED
+    good = status == int(Status.CONVERGED)
     data = neutral_data(data, good)
     if init is not None:
         init = neutral_pose(init, good)

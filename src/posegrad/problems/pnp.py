@@ -1,18 +1,21 @@
 """Perspective-n-Point: the pose of a calibrated camera from 2D-3D correspondences, as a differentiable function."""
 
+import functools
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from posegrad import _pytree
 from posegrad.cameras import Camera
 from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attach_gradient
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
+from posegrad.optim.compiling import uncompiled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, descend_on, finish
+from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
@@ -55,6 +58,7 @@ class PnPSolution(Solution):
         return self.variable
 
 
+@uncompiled
 def solve_pnp(
     points2d: Float[Tensor, "*batch N 2"],
     points3d: Float[Tensor, "*batch N 3"],
@@ -127,29 +131,56 @@ def solve_pnp(
         return _solve(admit(points2d, points3d, camera, weights, mask, loss, init), solver, adjoint)
 
 
+class _Hints(NamedTuple):
+    """What the solver reads beside the data."""
+
+    verdict: Int[Tensor, " B"]  # CONVERGED, or what is wrong with the item's input
+    init: Pose | None
+
+
 def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSolution:
     units = Units.of(item.data)
     data = units.condition(item.data)
-    with torch.no_grad():
-        constant = _pytree.tree_map(Tensor.detach, data)
-        if item.init is None:
-            start, state = _global_start(constant, settings)
-        else:
-            start = units.condition_pose(item.init)
-            state = descend(_PROBLEM, start, constant, settings, max_steps=settings.max_steps)
-        solution = finish(_PROBLEM, state, constant, settings)
-        degenerate = _collinear(item.data, units, item.points3d_dtype)
-        status = torch.where(degenerate, int(Status.DEGENERATE), solution.status)
-        status = torch.where(item.status != Status.CONVERGED, item.status, status)
-        ok = status == Status.CONVERGED
-    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
-    data, pose = neutral_data(data, ok), neutral_pose(solution.variable, ok)
+    verdict = torch.where(
+        _collinear(item.data, units, item.points3d_dtype), int(Status.DEGENERATE), item.status
+    )
+    verdict = torch.where(item.status != int(Status.CONVERGED), item.status, verdict)
+    hints = _Hints(verdict, None if item.init is None else units.condition_pose(item.init))
     if isinstance(adjoint, Unrolled):
-        state = descend(_PROBLEM, neutral_pose(start, ok), data, settings, max_steps=settings.max_steps)
-        pose = batch.where(ok, finish(_PROBLEM, state, data, settings).variable, pose)
+        solution = _unrolled(data, hints, settings)
     else:
-        pose = attach_gradient(_PROBLEM, adjoint, pose, data, ok)
-    return _hand_back(item, units, replace(solution, variable=pose, status=status))
+        solution = minimiser(functools.partial(_search, settings=settings), _PROBLEM, adjoint, data, hints)
+    return _hand_back(item, units, solution)
+
+
+def _search(data: Correspondences, hints: _Hints, settings: LevenbergMarquardt) -> Solution:
+    """The minimum of each item; a harmless pose where there is none."""
+    return _search_from(data, hints, settings)[1]
+
+
+def _search_from(data: Correspondences, hints: _Hints, settings: LevenbergMarquardt) -> tuple[Pose, Solution]:
+    """The start that won, too."""
+    if hints.init is None:
+        start, state = _global_start(data, settings)
+    else:
+        start = hints.init
+        state = descend(_PROBLEM, start, data, settings, max_steps=settings.max_steps)
+    solution = finish(_PROBLEM, state, data, settings)
+    status = torch.where(hints.verdict != int(Status.CONVERGED), hints.verdict, solution.status)
+    pose = neutral_pose(solution.variable, status == int(Status.CONVERGED))
+    return start, replace(solution, variable=pose, status=status)
+
+
+def _unrolled(data: Correspondences, hints: _Hints, settings: LevenbergMarquardt) -> Solution:
+    """Found without a graph first, then again, from the start that won, with one."""
+    with torch.no_grad():
+        start, solution = _search_from(_pytree.tree_map(Tensor.detach, data), hints, settings)
+        ok = solution.ok
+    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
+    data = neutral_data(data, ok)
+    state = descend(_PROBLEM, neutral_pose(start, ok), data, settings, max_steps=settings.max_steps)
+    pose = batch.where(ok, finish(_PROBLEM, state, data, settings).variable, solution.variable)
+    return replace(solution, variable=pose)
 
 
 def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[Pose, State]:
@@ -196,7 +227,7 @@ def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
     """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
     used = (weighting.strength(data.weights) > 0).to(data.points3d.dtype)
-    z = (data.points3d - units.centre[:, None]) / units.size[:, None, None]
+    z = (data.points3d.detach() - units.centre[:, None]) / units.size[:, None, None]
     scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
     # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)
     trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
