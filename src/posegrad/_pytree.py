@@ -67,13 +67,22 @@ def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:
 
 
 def register(cls: type[T]) -> type[T]:
-    """Class decorator: every field of the dataclass is a child of the pytree."""
+    """Class decorator: every field of the dataclass is a child of the pytree, but for those that are None."""
     names = tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
     _FIELDS[cls] = names
+
+    def children(value: Any) -> tuple[list[Any], tuple[str, ...]]:
+        present = tuple(name for name in names if getattr(value, name) is not None)
+        return [getattr(value, name) for name in present], present
+
+    def rebuilt(values: Iterable[Any], present: tuple[str, ...]) -> T:
+        given = dict(zip(present, values, strict=True))
+        return _build(cls, names, [given.get(name) for name in names])
+
     _pytree.register_pytree_node(
         cls,
-        lambda value: ([getattr(value, name) for name in names], None),
-        lambda children, _: _build(cls, names, children),
+        children,
+        rebuilt,  # pyright: ignore[reportArgumentType]
         serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
     )
     return cls

@@ -9,7 +9,7 @@ a Taylor series near zero, so every derivative is right there.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 # [w]x + [w]x^2 / 2, row by row, from (x, y, z, xx, xy, xz, yy, yz, zz)
@@ -73,6 +73,18 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     terms = torch.cat([w, products], -1) / (1 + 0.25 * (w * w).sum(-1, keepdim=True))
     eye = torch.eye(3, dtype=w.dtype, device=w.device)
     return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
+
+
+def is_rotation(R: Float[Tensor, "*batch 3 3"], tolerance: float = 0.1) -> Bool[Tensor, "*batch"]:
+    """Where the matrix is orthonormal within the tolerance, and no reflection; False for NaN.
+
+    >>> is_rotation(torch.stack([torch.eye(3), -torch.eye(3)]))
+    tensor([ True, False])
+    """
+    eye = torch.eye(3, dtype=R.dtype, device=R.device)
+    orthonormal = (R @ R.mT - eye).abs().amax((-1, -2)) < tolerance
+    determinant = (R[..., 0, :] * torch.linalg.cross(R[..., 1, :], R[..., 2, :], dim=-1)).sum(-1)
+    return orthonormal & (determinant > 0)
 
 
 def between(a: Float[Tensor, "*batch 3"], b: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -17,6 +17,7 @@ from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
 
 
+@_pytree.register
 @dataclass(frozen=True)
 class Units:
     """``z' = (z - centre) / size``, image lengths in units of ``focal``, weights in units of ``weight``."""
@@ -27,14 +28,17 @@ class Units:
     weight: Float[Tensor, " B"]
 
     @classmethod
-    def of(cls, data: Correspondences) -> "Units":
-        """From the points of positive weight; 1 where a scale would be zero, 0 where the centre overflows."""
+    def of(cls, data: Correspondences, *, centred: bool = True) -> "Units":
+        """From the points of positive weight; 1 where a scale would be zero, 0 where the centre overflows.
+
+        Not centred: the centre is 0, so that the translation is the user's but for its scale.
+        """
         data = _pytree.tree_map(Tensor.detach, data)  # no_grad would leave forward-mode tangents
         strength = weighting.strength(data.weights)
         used = (strength > 0).to(data.points3d.dtype)
         count = used.sum(-1, keepdim=True).clamp(min=1)
         centre = (used[..., None] * data.points3d).sum(-2) / count
-        centre = torch.where(centre.isfinite(), centre, torch.zeros_like(centre))
+        centre = torch.where(centre.isfinite() & centred, centre, torch.zeros_like(centre))
         spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
         size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
         weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)

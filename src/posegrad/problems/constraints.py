@@ -1,10 +1,11 @@
 """Poses of which a part is known for certain."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
@@ -46,7 +47,7 @@ class PoseConstraint:
                 f"PoseConstraint.gravity: got {len(self.gravity)} entries, expected two directions: in the world, "
                 "in the camera"
             )
-        for name, value, tail in self._tensors():
+        for name, value, tail in self.tensors():
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 raise TypeError(
                     f"PoseConstraint.{name}: got {value!r}, expected a floating-point torch.Tensor"
@@ -72,7 +73,19 @@ class PoseConstraint:
         turns = 0 if self.rotation is not None else 1 if self.gravity is not None else 3
         return turns + 3 - (len(self.axes) if self.translation is not None else 0)
 
-    def _tensors(self) -> list[tuple[str, Tensor, tuple[int, ...]]]:
+    def held(self, flat: Callable[[Tensor, int], Tensor], like: Float[Tensor, "B 3"]) -> "Held":
+        """As tensors of a flat batch, detached: ``flat(tensor, trailing)`` makes them."""
+        eye = torch.eye(3, dtype=like.dtype, device=like.device).expand(like.shape[0], 3, 3)
+        a, b = self.gravity or (None, None)
+        return Held(
+            rotation=eye if self.rotation is None else flat(self.rotation.detach(), 2),
+            in_world=eye[:, 0] if a is None else flat(a.detach(), 1),
+            in_camera=eye[:, 0] if b is None else flat(b.detach(), 1),
+            translation=like if self.translation is None else flat(self.translation.detach(), 1),
+        )
+
+    def tensors(self) -> list[tuple[str, Tensor, tuple[int, ...]]]:
+        """Name, value and trailing shape of what is given."""
         found = []
         if self.rotation is not None:
             found.append(("rotation", self.rotation, (3, 3)))
@@ -90,6 +103,22 @@ class Held(NamedTuple):
     in_world: Float[Tensor, "B 3"]
     in_camera: Float[Tensor, "B 3"]
     translation: Float[Tensor, "B 3"]
+
+    def invalid(self, kind: "Kind") -> Bool[Tensor, " B"]:
+        """Where something is held that is no rotation, no direction or not finite."""
+        t = torch.where(kind.chosen(self.translation.device), self.translation, 0.0)
+        good = t.isfinite().all(-1) & so3.is_rotation(self.rotation)
+        for direction in (self.in_world, self.in_camera):
+            length = direction.square().sum(-1)
+            good = good & length.isfinite() & (length > torch.finfo(length.dtype).tiny)
+        return ~good
+
+    def keep(self, good: Bool[Tensor, " B"]) -> "Held":
+        """Elsewhere something harmless; rotations exact."""
+        eye = torch.eye(3, dtype=self.rotation.dtype, device=self.rotation.device)
+        R = so3.normalise(torch.where(good[:, None, None], self.rotation, eye))
+        rest = (torch.where(good[:, None], value, eye[0]) for value in self[1:])
+        return Held(R, *rest)
 
 
 @dataclass(frozen=True)
@@ -117,6 +146,10 @@ class Kind:
         """Degrees of freedom that are left."""
         return {"free": 3, "about": 1, "none": 0}[self.turn] + 3 - len(self.axes)
 
+    def chosen(self, device: torch.device) -> Bool[Tensor, " 3"]:
+        """Which components of the translation are held."""
+        return torch.tensor([axis in self.axes for axis in _AXES], device=device)
+
     def onto(self, pose: Pose, held: Held) -> Pose:
         """The pose with its held parts as they must be, the others as little changed as can be."""
         R, t = pose.R, pose.t
@@ -126,8 +159,7 @@ class Kind:
             there = (R @ held.in_world[..., None]).squeeze(-1)
             R = so3.between(there, held.in_camera) @ R
         if self.axes:
-            chosen = torch.tensor([axis in self.axes for axis in _AXES], device=t.device)
-            t = torch.where(chosen, held.translation, t)
+            t = torch.where(self.chosen(t.device), held.translation, t)
         return Pose(R, t)
 
     def basis(self, held: Held) -> Float[Tensor, "B 6 K"]:

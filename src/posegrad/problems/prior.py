@@ -119,10 +119,7 @@ class PosePrior:
             scaled, _ = equilibrate(L)
             symmetric = (scaled - scaled.mT).abs().amax((-1, -2)) <= eps**0.5
             smallest = torch.linalg.eigvalsh((scaled + scaled.mT) / 2)[..., 0]
-            eye = torch.eye(3, dtype=R.dtype, device=R.device)
-            orthonormal = (R @ R.mT - eye).abs().amax((-1, -2)) < 0.1  # False for NaN
-            right_handed = (R[..., 0, :] * torch.linalg.cross(R[..., 1, :], R[..., 2, :])).sum(-1) > 0
-            good_mean = orthonormal & right_handed & t.isfinite().all(-1)
+            good_mean = so3.is_rotation(R) & t.isfinite().all(-1)
             return ~(finite & symmetric & (smallest >= -64 * eps) & good_mean)
 
     def keep(self, good: Bool[Tensor, "*batch"]) -> Self:

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posegrad.cameras import Camera
+from posegrad.cameras import Camera, as_camera
 from posegrad.optim.covariance import inverse_hessian_covariance, noise_variance, sandwich_covariance
 from posegrad.pose import Pose
 from posegrad.problems import weighting
+from posegrad.problems.call import Call
 from posegrad.problems.conditioning import Units
 from posegrad.problems.door import admit, neutral_data, neutral_pose
 from posegrad.problems.pnp import PnPSolution
@@ -73,7 +74,7 @@ def pose_covariance(
             "noise: got None with a robust loss, whose cost does not tell the noise; give it in pixels"
         )
     with torch.autocast(points2d.device.type, enabled=False):
-        item = admit(points2d, points3d, camera, weights, mask, loss, solution.pose)
+        item = admit(Call(points2d, points3d, as_camera(camera), weights, mask, loss, init=solution.pose))
         if item.shape != solution.status.shape:
             raise ValueError(
                 f"solution: has batch shape {tuple(solution.status.shape)}, the data {tuple(item.shape)}; "
