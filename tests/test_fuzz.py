@@ -72,6 +72,24 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.integers(0, 2)) == 0:
         R, t = _poisoned(draw, pose.R), _poisoned(draw, pose.t * size)
         call["init"] = pg.Pose(R.to(dtype), t.to(dtype))
+    if draw(st.integers(0, 4)) == 0:
+        L = _poisoned(draw, torch.eye(6, dtype=torch.float64) * draw(st.sampled_from([1.0, 1e-9, 1e9, 0.0])))
+        mean = pg.Pose(_poisoned(draw, pose.R), _poisoned(draw, pose.t * size))
+        call["prior"] = pg.PosePrior(mean, L)
+    if draw(st.integers(0, 4)) == 0:
+        R, t = _poisoned(draw, pose.R), _poisoned(draw, pose.t * size)
+        call["constraint"] = draw(
+            st.sampled_from(
+                [
+                    pg.PoseConstraint(rotation=R),
+                    pg.PoseConstraint(gravity=(R[..., 0], R[..., 1])),
+                    pg.PoseConstraint(translation=t, axes="xz"),
+                    pg.PoseConstraint(gravity=(R[..., 0], R[..., 1]), translation=t),
+                ]
+            )
+        )
+    if draw(st.integers(0, 5)) == 0:
+        call["num_solutions"] = draw(st.sampled_from([1, 2, 3, 0]))
     if draw(st.integers(0, 5)) == 0:
         call["adjoint"] = draw(
             st.sampled_from([pg.Unrolled(), pg.Implicit(max_gain=2.0), pg.Implicit(hessian="gauss_newton")])
@@ -117,11 +135,13 @@ def _check(call: dict[str, Any]) -> None:
         if len(str(error)) < 20:
             raise AssertionError(f"{error!r} does not help") from error
         return
-    for name in ("cost", "decrement", "hessian"):
-        assert bool(getattr(solution, name).isfinite().all()), name
-    assert bool(solution.pose.R.isfinite().all())
-    assert bool(solution.pose.t.isfinite().all())
-    assert set(solution.status.flatten().tolist()) <= {int(s) for s in pg.Status}
+    for found in (solution, solution.alternatives):
+        if found is not None:
+            for name in ("cost", "decrement", "hessian"):
+                assert bool(getattr(found, name).isfinite().all()), name
+            assert bool(found.pose.R.isfinite().all())
+            assert bool(found.pose.t.isfinite().all())
+            assert set(found.status.flatten().tolist()) <= {int(s) for s in pg.Status}
     leaves = [v for v in call.values() if isinstance(v, torch.Tensor) and v.requires_grad]
     if leaves and solution.pose.R.requires_grad:
         loss = solution.pose.R.sum() + pg.masked_mean(solution.pose.t.sum(-1), solution.ok)
