@@ -118,9 +118,12 @@ class PosePrior:
             eps = torch.finfo(L.dtype).eps
             scaled, _ = equilibrate(L)
             symmetric = (scaled - scaled.mT).abs().amax((-1, -2)) <= eps**0.5
+            # with unit diagonal no entry is larger in size; and of large ones the eigenvalues might not converge
+            bounded = scaled.abs().amax((-1, -2)) <= 1 + eps**0.5
+            scaled = torch.where(bounded[..., None, None], scaled, 0.0)
             smallest = torch.linalg.eigvalsh((scaled + scaled.mT) / 2)[..., 0]
             good_mean = so3.is_rotation(R) & t.isfinite().all(-1)
-            return ~(finite & symmetric & (smallest >= -64 * eps) & good_mean)
+            return ~(finite & symmetric & bounded & (smallest >= -64 * eps) & good_mean)
 
     def keep(self, good: Bool[Tensor, "*batch"]) -> Self:
         """The same where ``good``; elsewhere no information, with the identity as its mean."""
