@@ -19,10 +19,11 @@ from posegrad.problems.door import neutral_pose
 from posegrad.problems.formulation import Formulation
 from posegrad.problems.reprojection import Correspondences
 
-# Without an init: how many minima of the object-space cost are refined; for how many steps all of them, and how many
-# in all those whose cost then is not this many times the best one's. Wrong minima converge slowly: without the cut they
+# Without an init: how many minima of the object-space cost are refined; for how many steps those whose first cost
+# is not _FAR times the best one's (or which are off by less than _NEAR focal lengths on the average); and how many in
+# all those whose cost then is not _HOPELESS times the best one's. Wrong minima converge slowly: without the cuts they
 # take most of the time.
-_NUM_CANDIDATES, _FIRST_STEPS, _TRIAL_STEPS, _HOPELESS = 4, 3, 10, 10.0
+_NUM_CANDIDATES, _FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 4, 3, 1000.0, 0.03, 10, 10.0
 # Two minima are one when their rotations differ by less than this, radians, and their translations by this part.
 _SAME = 1e-4
 
@@ -69,7 +70,7 @@ class Search:
     def _several(self, args: Any, hints: Hints) -> Solution:
         once = torch.arange(0, len(hints.verdict), self.count, device=hints.verdict.device)
         args, hints = batch.take(args, once), batch.take(hints, once)
-        _, state, valid = self._candidates(args, hints, hopeless=torch.inf)
+        _, state, valid = self._candidates(args, hints, cut=False)
         many = batch.repeat(args, valid.shape[1])
         found = finish(self.formulation.problem, state, many, self.settings)
         usable = valid & (found.status == int(Status.CONVERGED)).view(valid.shape)
@@ -92,7 +93,7 @@ class Search:
         return replace(solution, variable=self.formulation.moved(solution.variable, pose), status=status)
 
     def _candidates(
-        self, args: Any, hints: Hints, hopeless: float = _HOPELESS
+        self, args: Any, hints: Hints, *, cut: bool = True
     ) -> tuple[Any, State, Bool[Tensor, "B C"]]:
         """Starts (the same number for every item, one item after the other), what some steps make of them, and
         which of them count."""
@@ -108,11 +109,13 @@ class Search:
         many = form.replace_data(many, own)
         held = None if hints.held is None else batch.repeat(hints.held, count)
         start = form.variable(_pushed_forward(pose, own), held)
-        state = descend(form.problem, start, many, settings, max_steps=_FIRST_STEPS)
-        cost = _cost_of(state, valid)
-        lost = (cost > hopeless * cost.amin(-1, keepdim=True)).flatten()
-        state = state._replace(done=state.done | lost)
-        state = descend_on(form.problem, state, many, settings, max_steps=_TRIAL_STEPS)
+        state = descend(form.problem, start, many, settings, max_steps=0)
+        near = 0.5 * _NEAR**2 * weighting.strength(data.weights).sum(-1, keepdim=True)
+        for steps, factor, floor in ((_FIRST_STEPS, _FAR, near), (_TRIAL_STEPS, _HOPELESS, 0.0)):
+            cost = _cost_of(state, valid)
+            lost = (cost > factor * cost.amin(-1, keepdim=True)) & (cost > floor) & cut
+            state = state._replace(done=state.done | lost.flatten())
+            state = descend_on(form.problem, state, many, settings, max_steps=steps)
         return start, state, valid
 
 
