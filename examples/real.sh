@@ -15,7 +15,7 @@ pids=()
 for object in 1 5 9; do
     "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" --threads 1 \
         --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 1.5e-3 --batch-size 16 \
-        --augment 0.5 --rotation 15 --steps 1200 --max-minutes "${MINUTES:-13}" \
+        --augment 0.5 --rotation 15 --steps 4000 --max-minutes "${MINUTES:-38}" \
         --out "$OUT/object$object" "$@" >"$OUT/object$object.log" 2>&1 &
     pids+=($!)
 done

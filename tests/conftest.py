@@ -11,6 +11,7 @@ jaxtyping.install_import_hook(
     [
         "posegrad.optim.problem",
         "posegrad.optim.linear",
+        "posegrad.optim.covariance",
         "posegrad.minimal",
         "posegrad.problems.reprojection",
         "posegrad.problems.conditioning",

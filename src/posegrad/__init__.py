@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from posegrad import cameras as cameras
+from posegrad import robust as robust
 from posegrad import so3 as so3
 from posegrad.optim.adjoint import Implicit as Implicit
 from posegrad.optim.adjoint import Unrolled as Unrolled
@@ -19,11 +20,15 @@ from posegrad.optim.solution import Solution as Solution
 from posegrad.optim.solution import masked_mean as masked_mean
 from posegrad.optim.status import Status as Status
 from posegrad.pose import Pose as Pose
+from posegrad.problems.constraints import PoseConstraint as PoseConstraint
 from posegrad.problems.pnp import PnP as PnP
 from posegrad.problems.pnp import PnPSolution as PnPSolution
 from posegrad.problems.pnp import solve_pnp as solve_pnp
+from posegrad.problems.prior import PosePrior as PosePrior
+from posegrad.problems.uncertainty import pose_covariance as pose_covariance
 from posegrad.projection import project_points as project_points
 from posegrad.projection import reprojection_residuals as reprojection_residuals
+from posegrad.ragged import pad as pad
 
 if TYPE_CHECKING:
     from posegrad import compat as compat

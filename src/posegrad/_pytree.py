@@ -1,7 +1,7 @@
 """Registration of frozen dataclasses as pytrees, so that torch.func, vmap and compile see their tensors."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +23,8 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """
     if isinstance(tree, torch.Tensor):
         return function(tree, *rest)
+    if tree is None:
+        return None
     kind = type(tree)
     if kind in _FIELDS:
         values = [
@@ -36,6 +38,26 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return _pytree.tree_map(function, tree, *rest)
 
 
+_HOLE = torch.empty(0)
+
+
+def flatten(tree: Any) -> tuple[list[torch.Tensor], Any]:
+    """The tensors of a tree, and the tree without them; as quick as :func:`tree_map`."""
+    leaves: list[torch.Tensor] = []
+
+    def dig(leaf: torch.Tensor) -> torch.Tensor:
+        leaves.append(leaf)
+        return _HOLE
+
+    return leaves, tree_map(dig, tree)
+
+
+def unflatten(structure: Any, leaves: Iterable[torch.Tensor]) -> Any:
+    """The inverse of :func:`flatten`."""
+    left = iter(leaves)
+    return tree_map(lambda _: next(left), structure)
+
+
 def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:
     """An instance without ``__init__`` and its checks: transforms put placeholders in place of tensors."""
     instance = object.__new__(cls)
@@ -45,13 +67,22 @@ def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:
 
 
 def register(cls: type[T]) -> type[T]:
-    """Class decorator: every field of the dataclass is a child of the pytree."""
+    """Class decorator: every field of the dataclass is a child of the pytree, but for those that are None."""
     names = tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
     _FIELDS[cls] = names
+
+    def children(value: Any) -> tuple[list[Any], tuple[str, ...]]:
+        present = tuple(name for name in names if getattr(value, name) is not None)
+        return [getattr(value, name) for name in present], present
+
+    def rebuilt(values: Iterable[Any], present: tuple[str, ...]) -> T:
+        given = dict(zip(present, values, strict=True))
+        return _build(cls, names, [given.get(name) for name in names])
+
     _pytree.register_pytree_node(
         cls,
-        lambda value: ([getattr(value, name) for name in names], None),
-        lambda children, _: _build(cls, names, children),
+        children,
+        rebuilt,  # pyright: ignore[reportArgumentType]
         serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
     )
     return cls

@@ -9,9 +9,15 @@ a Taylor series near zero, so every derivative is right there.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+# [w]x + [w]x^2 / 2, row by row, from (x, y, z, xx, xy, xz, yy, yz, zz)
+_CAYLEY = [
+    [0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, -0.5, 0, 0, 0, -0.5], [0, 0.5, 0, 0.5, 0, 0, 0, 0, 0], [0, 0, 0.5, 0, 0, 0, 0.5, 0, 0],
+    [-0.5, 0, 0, 0, 0, 0, 0, 0, -0.5], [0, 0, 0, 0, 0, 0.5, 0, 0.5, 0], [-0.5, 0, 0, 0, -0.5, 0, 0, 0, 0],
+]  # fmt: skip
 _SERIES_BELOW = 0.04  # squared angle; the first dropped term of the series is below 1e-18 there
 
 
@@ -61,15 +67,45 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     >>> cayley(torch.zeros(3)).diagonal()
     tensor([1., 1., 1.])
     """
-    x, y, z = w.unbind(-1)
-    xx, yy, zz, xy, xz, yz = x * x, y * y, z * z, x * y / 2, x * z / 2, y * z / 2
-    d = 1 / (1 + (xx + yy + zz) / 4)
-    rows = [
-        1 - d * (yy + zz) / 2, d * (xy - z), d * (xz + y),
-        d * (xy + z), 1 - d * (xx + zz) / 2, d * (yz - x),
-        d * (xz - y), d * (yz + x), 1 - d * (xx + yy) / 2,
-    ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    # few operations rather than few multiplications: a solver calls this at every step
+    i, j = torch.triu_indices(3, 3, device=w.device)
+    products = w.index_select(-1, i) * w.index_select(-1, j)
+    terms = torch.cat([w, products], -1) / (1 + 0.25 * (w * w).sum(-1, keepdim=True))
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
+
+
+def is_rotation(R: Float[Tensor, "*batch 3 3"], tolerance: float = 0.1) -> Bool[Tensor, "*batch"]:
+    """Where the matrix is orthonormal within the tolerance, and no reflection; False for NaN.
+
+    >>> is_rotation(torch.stack([torch.eye(3), -torch.eye(3)]))
+    tensor([ True, False])
+    """
+    eye = torch.eye(3, dtype=R.dtype, device=R.device)
+    orthonormal = (R @ R.mT - eye).abs().amax((-1, -2)) < tolerance
+    determinant = (R[..., 0, :] * torch.linalg.cross(R[..., 1, :], R[..., 2, :], dim=-1)).sum(-1)
+    return orthonormal & (determinant > 0)
+
+
+def between(a: Float[Tensor, "*batch 3"], b: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The smallest rotation that turns direction ``a`` into direction ``b``, as gravity known in two frames.
+
+    Args:
+        a, b: (..., 3) of any length > 0. Where they point opposite ways the axis is one of many.
+
+    >>> between(torch.tensor([2.0, 0, 0]), torch.tensor([0.0, 0, -1]))[:, 0].round(decimals=3) + 0.0
+    tensor([ 0.,  0., -1.])
+    """
+    a, b = torch.broadcast_tensors(a, b)
+    a, b = (v / v.square().sum(-1, keepdim=True).sqrt() for v in (a, b))
+    w = 1 + (a * b).sum(-1, keepdim=True)
+    cross = torch.linalg.cross(a, b, dim=-1)
+    # opposite: half a turn about any axis across, here the one next to the smallest component
+    small = torch.nn.functional.one_hot(a.abs().argmin(-1), 3).to(a)
+    across = torch.linalg.cross(a, small, dim=-1)
+    opposite = w < 1e-12
+    xyz = torch.where(opposite, across, cross)
+    return matrix_from_quat_wxyz(torch.cat([torch.where(opposite, torch.zeros_like(w), w), xyz], -1))
 
 
 def log(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:

@@ -95,8 +95,9 @@ def relative_error(
     actual: Float[Tensor, "B ..."], expected: Float[Tensor, "B ..."], floor: float
 ) -> Float[Tensor, " B"]:
     """``|actual - expected| / max(|expected|, floor)`` for each item."""
-    difference = (actual - expected).flatten(1).norm(dim=1)
-    return difference / expected.flatten(1).norm(dim=1).clamp(min=floor)
+    batch = len(expected)
+    difference = (actual - expected).reshape(batch, -1).norm(dim=1)
+    return difference / expected.reshape(batch, -1).norm(dim=1).clamp(min=floor)
 
 
 def check_camera(camera: Camera, points_cam: Float[Tensor, "N 3"], tolerance: float = 1e-9) -> None:
@@ -227,7 +228,7 @@ def check_problem(problem: Problem, variable: Any, args: Any, tolerance: float =
     for kind in (type(problem), Problem):
         inputs = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         slope = kind.slope(problem, variable, tree_unflatten(inputs, spec), direction)
-        slopes.append((slope, *torch.autograd.grad(slope.sum(), inputs)))
+        slopes.append((slope, *torch.autograd.grad(slope.sum(), inputs, materialize_grads=True)))
     for got, wanted in zip(*slopes, strict=True):
         torch.testing.assert_close(
             got, wanted, rtol=tolerance, atol=tolerance, msg="slope, or its derivative by args"

@@ -7,8 +7,7 @@ import torch
 from torch.utils import _pytree
 
 import posegrad as pg
-from posegrad.problems.pnp import _PROBLEM
-from posegrad.problems.reprojection import Correspondences
+from posegrad.problems.reprojection import Correspondences, Reprojection
 from posegrad.testing import check_problem, random_scene
 
 
@@ -151,7 +150,7 @@ def test_closed_forms_of_the_problem() -> None:
     scene = random_scene(3, 6, noise=5.0, seed=8)
     camera = pg.cameras.SkewPinhole.from_matrix(scene.K.expand(3, 3, 3))
     check_problem(
-        _PROBLEM, scene.pose, Correspondences(scene.points2d, scene.points3d, scene.weights, camera)
+        Reprojection(), scene.pose, Correspondences(scene.points2d, scene.points3d, scene.weights, camera)
     )
 
 

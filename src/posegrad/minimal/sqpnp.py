@@ -2,15 +2,17 @@
 
 import functools
 import itertools
-import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
 from posegrad.pose import Pose
+
+_STEPS = 12
 
 
 class _Form(NamedTuple):
@@ -44,16 +46,15 @@ def sqpnp(
         Poses (B, C, ...) and (B, C) valid: a distinct minimum, finite, with the points in front on the whole.
     """
     form = _quadratic_form(bearings, points3d, weights)
-    starts = bearings.new_tensor(_cube_rotations()).expand(bearings.shape[0], -1, 3, 3)
-    R, cost = _descend(form.omega, starts, steps=4)
-    R, cost, _ = _distinct(R, cost, 3 * num_candidates, degrees=1.0)
-    R, cost = _descend(form.omega, R, steps=8)
+    starts = bearings.new_tensor(_cube_quaternions()).mT.expand(bearings.shape[0], 4, -1)
+    q, cost = _descend(form.omega, starts)
     # a plane's poses come in pairs, one of each behind the camera: look where the centroid, the origin, is
     centroid_ray = (weights[..., None] * bearings).sum(-2)
-    in_front = (_translation(form, R) * centroid_ray[:, None]).sum(-1) > 0
-    R, _, valid = _distinct(R, torch.where(in_front, cost, torch.inf), num_candidates, degrees=5.0)
-    R = so3.normalise(R)
-    t = _translation(form, R)
+    r = _constant(_rotation_of_products(), q) @ _quaternion_products(q)
+    in_front = -(centroid_ray[:, None] @ (form.shift @ r)).squeeze(1) > 0
+    q, valid = _distinct(q, torch.where(in_front, cost, torch.inf), num_candidates, degrees=5.0)
+    R = so3.matrix_from_quat_wxyz(q.mT)
+    t = -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
     return Pose(R, t), valid & R.isfinite().all(-1).all(-1) & t.isfinite().all(-1)
 
 
@@ -74,89 +75,161 @@ def _quadratic_form(bearings: Tensor, points3d: Tensor, weights: Tensor) -> _For
     return _Form(0.5 * (omega + omega.mT), shift)
 
 
-def _translation(form: _Form, R: Tensor) -> Tensor:
-    return -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
+# The monomials of degree 2 and 4 of a quaternion, by the indices of their factors.
+_PAIRS = tuple(itertools.combinations_with_replacement(range(4), 2))
+_QUARTICS = tuple(itertools.combinations_with_replacement(range(4), 4))
 
 
 @functools.cache
-def _cube_rotations() -> list[list[list[float]]]:
+def _cube_quaternions() -> list[list[float]]:
     """The 24 rotations of the cube: every rotation is within 63 degrees of one."""
-    rotations = []
-    for columns in itertools.permutations(range(3)):
-        parity = 1 if columns in ((0, 1, 2), (1, 2, 0), (2, 0, 1)) else -1
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            if math.prod(signs) == parity:
-                rotations.append([[signs[i] * (j == columns[i]) for j in range(3)] for i in range(3)])
-    return rotations
+    half = [list(signs) for signs in itertools.product((1.0,), (1.0, -1.0), (1.0, -1.0), (1.0, -1.0))]
+    axes = [[float(i == j) for j in range(4)] for i in range(4)]
+    edges = [
+        [float(i == j) + sign * (i == k) for i in range(4)]
+        for j, k in itertools.combinations(range(4), 2)
+        for sign in (1.0, -1.0)
+    ]
+    return [[x / sum(y * y for y in q) ** 0.5 for x in q] for q in axes + half + edges]
 
 
-def _descend(omega: Tensor, R: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Damped Newton steps of ``r^T omega r`` on SO(3), for (B, M) rotations."""
-    generators = so3.hat(torch.eye(3, dtype=R.dtype, device=R.device))
-    eye = generators.new_ones(3).diag()
-    scale = omega.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None]
-    damping = 1e-4 * scale.expand(R.shape[:2])
+@functools.cache
+def _rotation_of_products() -> np.ndarray:
+    """(9, 10): the rotation, row by row, of a unit quaternion (w, x, y, z) as a linear map of its products."""
+    names = [a + b for a, b in itertools.combinations_with_replacement("wxyz", 2)]
+    rows = [
+        {"ww": 1, "xx": 1, "yy": -1, "zz": -1}, {"xy": 2, "wz": -2}, {"xz": 2, "wy": 2},
+        {"xy": 2, "wz": 2}, {"ww": 1, "xx": -1, "yy": 1, "zz": -1}, {"yz": 2, "wx": -2},
+        {"xz": 2, "wy": -2}, {"yz": 2, "wx": 2}, {"ww": 1, "xx": -1, "yy": -1, "zz": 1},
+    ]  # fmt: skip
+    return np.array([[float(row.get(name, 0)) for name in names] for row in rows])
 
-    def product(R: Tensor) -> tuple[Tensor, Tensor]:
-        r = R.flatten(-2)
-        y = r @ omega
-        return y, (y * r).sum(-1)
 
-    y, cost = product(R)
-    for _ in range(steps):
-        D = (generators @ R[..., None, :, :]).flatten(-2)  # (B, M, 3, 9)
-        gradient = (D @ y[..., None]).squeeze(-1)
-        P = y.unflatten(-1, (3, 3)) @ R.mT
-        curvature = 0.5 * (P + P.mT) - P.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None] * eye
-        positive_part = (D.flatten(1, 2) @ omega).view_as(D) @ D.mT
-        delta = _damped_newton(positive_part, curvature, gradient, damping, eye)
-        trial = so3.cayley(delta) @ R
-        trial_y, trial_cost = product(trial)
-        better = trial_cost <= cost
-        R = torch.where(better[..., None, None], trial, R)
-        y = torch.where(better[..., None], trial_y, y)
-        cost = torch.where(better, trial_cost, cost)
+# What a step needs, as rows: cost, gradient, Hessian, its positive part; symmetric 3x3 matrices by their upper half.
+_UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+_COST, _GRADIENT, _HESSIANS = slice(0, 1), slice(1, 4), slice(4, 16)
+
+
+@functools.cache
+def _expansion() -> np.ndarray:
+    """(81, 16 * 35): omega -> coefficients of the rows above as quartic forms of the quaternion.
+
+    With r = vec(R) and generators ``K_k r = vec([e_k]x R)``: cost ``<r, r>``, gradient ``<K_k r, r>``, positive part
+    ``<K_k r, K_l r>``, Hessian that plus ``<(K_k K_l + K_l K_k) r / 2, r>``, in the inner product of omega.
+    """
+    hats = np.array([[[0, 0, 0], [0, 0, -1], [0, 1, 0]], [[0, 0, 1], [0, 0, 0], [-1, 0, 0]],
+                     [[0, -1, 0], [1, 0, 0], [0, 0, 0]]], dtype=float)  # fmt: skip
+    K = [np.kron(hat, np.eye(3)) for hat in hats]
+    r = _rotation_of_products()
+    position: dict[tuple[int, ...], int] = {quartic: i for i, quartic in enumerate(_QUARTICS)}
+    collect = np.zeros((len(_PAIRS), len(_PAIRS), len(_QUARTICS)))
+    for i, j in itertools.product(range(len(_PAIRS)), repeat=2):
+        collect[i, j, position[tuple(sorted(_PAIRS[i] + _PAIRS[j]))]] = 1
+
+    def form(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        product = np.einsum("ai,bj,ijm->abm", left, right, collect).reshape(81, -1)
+        return 0.5 * (product + product.reshape(9, 9, -1).transpose(1, 0, 2).reshape(81, -1))
+
+    positive = [form(K[k] @ r, K[l] @ r) for k, l in _UPPER]
+    bend = [form(0.5 * (K[k] @ K[l] + K[l] @ K[k]) @ r, r) for k, l in _UPPER]
+    newton = [a + b for a, b in zip(positive, bend, strict=True)]
+    rows = [form(r, r), *(form(k @ r, r) for k in K), *newton, *positive]
+    return np.stack(rows, 1).reshape(81, -1)
+
+
+@functools.cache
+def _turns() -> np.ndarray:
+    """(12, 4): the products (0, e_k) q / 2 of quaternions, whose sum by w is the change of q along [w]x."""
+    left = np.zeros((3, 4, 4))
+    for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+        left[k, 0, 1 + k], left[k, 1 + k, 0] = -1, 1
+        left[k, 1 + j, 1 + i], left[k, 1 + i, 1 + j] = 1, -1
+    return 0.5 * left.reshape(12, 4)
+
+
+def _constant(array: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(array).to(like)
+
+
+def _index(numbers: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, device=like.device)
+
+
+def _quaternion_products(q: Float[Tensor, "B 4 M"]) -> Float[Tensor, "B 10 M"]:
+    first, second = (_index(side, q) for side in zip(*_PAIRS, strict=True))
+    return q.index_select(1, first) * q.index_select(1, second)
+
+
+class _Rows:
+    """The rows of :func:`_expansion` for the forms of a batch, at any rotations."""
+
+    def __init__(self, omega: Float[Tensor, "B 9 9"]) -> None:
+        self.forms = (omega.flatten(1) @ _constant(_expansion(), omega)).unflatten(1, (16, len(_QUARTICS)))
+        self.factors = [_index(side, omega) for side in zip(*_QUARTICS, strict=True)]
+
+    def at(self, q: Float[Tensor, "B 4 M"]) -> Float[Tensor, "B 16 M"]:
+        a, b, c, d = (q.index_select(1, factor) for factor in self.factors)
+        return self.forms @ (a * b * (c * d))
+
+
+def _descend(omega: Float[Tensor, "B 9 9"], q: Float[Tensor, "B 4 M"]) -> tuple[Tensor, Tensor]:
+    """Damped Newton steps of ``r^T omega r`` on SO(3), for M rotations of every item.
+
+    Cost and derivatives are quartic forms of the quaternion, so that all of them are one matrix product.
+    """
+    form, turns = _Rows(omega), _constant(_turns(), omega)
+    adjugate = _index(_ADJUGATE, omega)
+    damping = 1e-4 * omega.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None].expand(-1, 1, q.shape[-1])
+    rows = form.at(q)
+    shape = (q.shape[0], 2, 6, q.shape[-1])
+    for _ in range(_STEPS):
+        w = _damped_newton(rows[:, _HESSIANS].reshape(shape), rows[:, _GRADIENT], damping, adjugate)
+        # the quaternion (1, w / 2) stands for the Cayley transform of w
+        trial = q + ((turns @ q).unflatten(1, (3, 4)) * w[:, :, None]).sum(1)
+        trial = trial * (trial * trial).sum(1, keepdim=True).rsqrt()
+        trial_rows = form.at(trial)
+        better = trial_rows[:, _COST] <= rows[:, _COST]
+        q, rows = torch.where(better, trial, q), torch.where(better, trial_rows, rows)
         damping = torch.where(better, damping * 0.1, damping * 8)
-    return R, cost
+    return q, rows[:, 0]
 
 
-def _damped_newton(A: Tensor, curvature: Tensor, gradient: Tensor, damping: Tensor, eye: Tensor) -> Tensor:
+# Adjugate of a symmetric matrix [a, b, c, d, e, f] = H[i] H[j] - H[k] H[l], entry by entry of its full layout.
+_ADJUGATE = tuple(
+    (3, 2, 1, 0, 1, 0, 5, 4, 4, 5, 2, 3, 4, 1, 2, 2, 0, 1, 4, 5, 3, 2, 4, 1)[6 * factor + entry]
+    for factor in range(4)
+    for entry in (0, 1, 2, 1, 3, 4, 2, 4, 5)
+)
+
+
+def _damped_newton(
+    hessians: Float[Tensor, "B 2 6 M"],
+    gradient: Float[Tensor, "B 3 M"],
+    damping: Float[Tensor, "B 1 M"],
+    index: Tensor,
+) -> Float[Tensor, "B 3 M"]:
     """Newton's step where its matrix is positive definite, Gauss-Newton's elsewhere; both damped."""
-    ridge = damping[..., None, None] * eye
-    newton = A + curvature + ridge
-    inverse, minors = _adjugate(newton)
-    positive = (minors > 0).all(-1)
-    fallback, fallback_minors = _adjugate(A + ridge + 1e-2 * ridge)
-    adjugate = torch.where(positive[..., None, None], inverse, fallback)
-    determinant = torch.where(positive, minors[..., 2], fallback_minors[..., 2]).clamp(min=1e-300)
-    step = -(adjugate @ gradient[..., None]).squeeze(-1) / determinant[..., None]
-    length = step.square().sum(-1, keepdim=True).sqrt()
-    return step * (1.0 / length.clamp(min=1.0))  # at most a radian
+    H = hessians + damping[:, None] * hessians.new_tensor([1, 0, 0, 1, 0, 1])[:, None]
+    a, b, c, d = H.index_select(2, index).unflatten(2, (4, 3, 3)).unbind(2)
+    adjugate = a * b - c * d
+    determinant = (H[:, :, :3] * adjugate[:, :, 0]).sum(2, keepdim=True)
+    minors = torch.cat([H[:, 0, :1], adjugate[:, 0, 2, 2:], determinant[:, 0]], 1)
+    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(min=1e-300)
+    step = torch.where(minors.amin(1, keepdim=True) > 0, steps[:, 0], steps[:, 1])
+    return step * -(step * step).sum(1, keepdim=True).rsqrt().clamp(max=1.0)  # at most a radian
 
 
-def _adjugate(H: Tensor) -> tuple[Tensor, Tensor]:
-    """Adjugate (..., 3, 3) and leading principal minors (..., 3) of symmetric matrices."""
-    a, b, c = H[..., 0, 0], H[..., 0, 1], H[..., 0, 2]
-    d, e, f = H[..., 1, 1], H[..., 1, 2], H[..., 2, 2]
-    A, B, C = d * f - e * e, c * e - b * f, b * e - c * d
-    D, E, F = a * f - c * c, b * c - a * e, a * d - b * b
-    adjugate = torch.stack([A, B, C, B, D, E, C, E, F], -1).unflatten(-1, (3, 3))
-    return adjugate, torch.stack([a, F, a * A + b * B + c * C], -1)
-
-
-def _distinct(R: Tensor, cost: Tensor, count: int, degrees: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``count`` best rotations, no two closer than the angle: (B, count, 3, 3), costs, found."""
-    cost = torch.where(cost.isfinite(), cost, torch.inf)
-    limit = 1 + 2 * torch.cos(torch.deg2rad(cost.new_tensor(degrees)))  # trace of a rotation by the angle
-    flat = R.flatten(-2)
-    left, chosen, found = cost, [], []
-    for _ in range(min(count, R.shape[1])):
-        best = left.argmin(-1, keepdim=True)
-        found.append(left.gather(1, best).squeeze(-1).isfinite())
-        chosen.append(best)
-        reference = flat.gather(1, best[..., None].expand(-1, -1, 9))
-        near = (flat * reference).sum(-1) > limit
+def _distinct(
+    q: Float[Tensor, "B 4 M"], cost: Float[Tensor, "B M"], count: int, degrees: float
+) -> tuple[Float[Tensor, "B 4 C"], Bool[Tensor, "B C"]]:
+    """The ``count`` best rotations, no two closer than the angle, and which of them there are."""
+    left = torch.where(cost.isfinite(), cost, torch.inf)
+    limit = float(np.cos(np.deg2rad(degrees) / 2))
+    chosen, found = [], []
+    for _ in range(min(count, q.shape[-1])):
+        lowest, best = left.min(-1, keepdim=True)
+        found.append(lowest)
+        chosen.append(q.gather(2, best[:, None].expand(-1, 4, -1)))
+        near = (q * chosen[-1]).sum(1).abs() > limit
         left = torch.where(near, torch.inf, left)
-    index = torch.cat(chosen, 1)
-    R = flat.gather(1, index[..., None].expand(-1, -1, 9)).unflatten(-1, (3, 3))
-    return R, cost.gather(1, index), torch.stack(found, 1)
+    return torch.cat(chosen, -1), torch.cat(found, -1).isfinite()

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
+from posegrad.optim import batch
 from posegrad.optim.linear import equilibrate
 from posegrad.optim.problem import Args, Problem, Variable
 
@@ -25,7 +26,8 @@ class Implicit:
         max_gain: None, or a bound > 0 on ``sqrt((u^T A u) / (v^T A^-1 v))`` with A the Gauss-Newton matrix; u is
             scaled down where it is above. It is 1 for a perfect fit, and grows without bound where the exact
             Hessian turns singular: a bound of 2 to 10 keeps near-degenerate items from ruling a training step.
-            Second derivatives hold the scaling constant.
+            Second derivatives hold the scaling constant. In reverse mode only: a forward derivative has no loss
+            whose gradient could be bounded, and is refused.
 
     Reference: Gould et al., arXiv:1607.05447 (2016); Chen et al., BPnP, CVPR 2020.
     """
@@ -51,80 +53,55 @@ class Unrolled:
 Adjoint = Implicit | Unrolled
 
 
-def attach_gradient(
-    problem: Problem, adjoint: Implicit, variable: Variable, args: Args, ok: Bool[Tensor, " B"]
-) -> Variable:
-    """The minimiser ``variable`` (a constant so far) with its gradient by ``args``; zero where not ``ok``."""
-    variable_leaves, variable_spec = _pytree.tree_flatten(variable)
-    arg_leaves, arg_spec = _pytree.tree_flatten(args)
-    context = _Context(problem, adjoint, variable_spec, arg_spec)
-    leaves = _Minimiser.apply(context, ok, len(variable_leaves), *variable_leaves, *arg_leaves)
-    return _pytree.tree_unflatten(leaves, variable_spec)
-
-
-@dataclass(frozen=True)
-class _Context:
-    problem: Problem
-    adjoint: Implicit
-    variable_spec: Any
-    arg_spec: Any
-
-
-class _Minimiser(torch.autograd.Function):
-    """Identity on the minimiser; the backward is the implicit gradient, written in differentiable operations of
-    (cotangent, minimiser, args), so that differentiating it again is right too."""
-
-    @staticmethod
-    def forward(context: _Context, ok: Tensor, count: int, *leaves: Tensor) -> tuple[Tensor, ...]:
-        return tuple(leaf.clone() for leaf in leaves[:count])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        context, ok, count, *leaves = inputs
-        ctx.context, ctx.count = context, count
-        ctx.needed = tuple(ctx.needs_input_grad[3 + count :])
-        ctx.save_for_backward(ok, *output, *leaves[count:])
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        ok, *saved = ctx.saved_tensors
-        context: _Context = ctx.context
-        variable = _pytree.tree_unflatten(saved[: ctx.count], context.variable_spec)
-        cotangent = _pytree.tree_unflatten(cotangents, context.variable_spec)
-        arg_leaves = saved[ctx.count :]
-        gradients = implicit_gradient(context, variable, cotangent, arg_leaves, ctx.needed, ok)
-        return (None, None, None, *(None,) * ctx.count, *gradients)
-
-
 def implicit_gradient(
-    context: _Context,
+    problem: Problem,
+    adjoint: Implicit,
     variable: Variable,
     cotangent: Variable,
     arg_leaves: list[Tensor],
-    needed: tuple[bool, ...],
+    arg_structure: Any,
+    needed: list[bool],
     ok: Bool[Tensor, " B"],
 ) -> list[Tensor | None]:
-    """Gradients of the arguments that need one, None for the others."""
-    problem = context.problem
-    args = _pytree.tree_unflatten(arg_leaves, context.arg_spec)
-    v = problem.pullback(variable, cotangent)
-    u = tangent_response(problem, context.adjoint, variable, args, v, ok)
+    """Gradients of the arguments that need one, None for the others; zero, to any order, where not ok.
+
+    Linear in the cotangent (but for ``max_gain``) and differentiable in the cotangent, the arguments and the
+    variable.
+    """
+    size = ok.shape[0]
     chosen = [i for i, wanted in enumerate(needed) if wanted]
-    size = len(ok)
+    # what failed may be infinite, and zero times infinity is NaN: it is replaced before it is computed with, and what
+    # comes out is masked. Item by item also for shared arguments, which get a gradient from the others.
+    leaves = [
+        leaf.expand(size, *leaf.shape[1:]) if wanted else leaf
+        for leaf, wanted in zip(arg_leaves, needed, strict=True)
+    ]
+    if size:
+        donor = ok.to(torch.uint8).argmax(0, keepdim=True)
+        leaves = [_harmless(leaf, ok, donor) for leaf in leaves]
+        variable = _pytree.tree_map(lambda leaf: _harmless(leaf, ok, donor), variable)
+    v = problem.pullback(variable, batch.where(ok, cotangent, _pytree.tree_map(torch.zeros_like, cotangent)))
+    u = tangent_response(problem, adjoint, variable, _pytree.unflatten(arg_structure, leaves), v, ok)
 
     def slope(*values: Tensor) -> Tensor:
-        leaves = list(arg_leaves)
+        varied = list(leaves)
         for i, value in zip(chosen, values, strict=True):
-            leaves[i] = value
-        return problem.slope(variable, _pytree.tree_unflatten(leaves, context.arg_spec), u).sum()
+            varied[i] = value
+        return problem.slope(variable, _pytree.unflatten(arg_structure, varied), u).sum()
 
-    # item by item also for shared arguments, so that a failed item (which may be infinite) can be left out
-    pull = torch.func.vjp(slope, *(arg_leaves[i].expand(size, *arg_leaves[i].shape[1:]) for i in chosen))[1]
+    pull = torch.func.vjp(slope, *(leaves[i] for i in chosen))[1]
     gradients: list[Tensor | None] = [None] * len(arg_leaves)
-    for i, gradient in zip(chosen, pull(torch.tensor(-1.0, dtype=v.dtype, device=v.device)), strict=True):
-        kept = torch.where(ok.view(-1, *(1,) * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
+    for i, gradient in zip(chosen, pull(v.new_full((), -1.0)), strict=True):
+        kept = batch.where(ok, gradient, torch.zeros_like(gradient))
         gradients[i] = kept if arg_leaves[i].shape[0] == size else kept.sum(0, keepdim=True)
     return gradients
+
+
+def _harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
+    """Failed items replaced by a constant copy of one that is fine, if there is one; what is shared is kept."""
+    if leaf.shape[0] != ok.shape[0]:
+        return leaf
+    return batch.where(ok, leaf, leaf.detach().index_select(0, donor))
 
 
 def tangent_response(
@@ -152,4 +129,6 @@ def tangent_response(
 def _solve(H: Tensor, v: Tensor, ok: Tensor) -> Tensor:
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
     scaled, scale = equilibrate(torch.where(ok[:, None, None], H, eye))
-    return scale * torch.linalg.solve_ex(scaled, (scale * v)[..., None])[0].squeeze(-1)
+    # not linalg.solve, whose forward derivative holds its factors constant, so that it is wrong when differentiated
+    # again; nor lu_solve, which is wrong under two vmaps (torch 2.14)
+    return scale * (torch.linalg.inv_ex(scaled)[0] @ (scale * v)[..., None]).squeeze(-1)

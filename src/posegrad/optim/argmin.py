@@ -7,8 +7,10 @@ import torch
 
 from posegrad import _pytree
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Implicit, attach_gradient
+from posegrad.optim.adjoint import Implicit
+from posegrad.optim.compiling import uncompiled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
+from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
@@ -29,7 +31,8 @@ def argmin_layer(
 
     Args:
         solve: maps ``args`` (a pytree of tensors, detached) to the minimiser: a tensor or pytree with the batch
-            as leading dimension. May leave torch (OpenCV, SciPy, ...).
+            as leading dimension. May leave torch (OpenCV, SciPy, ...). Reads nothing that is differentiated or
+            mapped but from ``args``; under ``torch.func.vmap`` it gets all mapped items as one larger batch.
         problem: the residual, retraction and dimension of what ``solve`` minimises.
         adjoint: the implicit gradient's settings.
         polish: settings of the polishing steps.
@@ -47,19 +50,25 @@ def argmin_layer(
             f"adjoint: got {adjoint!r}, expected pg.Implicit(...): a black box cannot be unrolled"
         )
 
+    def solved(args: Args, _: None) -> Solution:
+        start, finite = _checked(solve(args))
+        state = descend(problem, start, args, polish, max_steps=polish.max_steps)
+        solution = finish(problem, state, args, polish)
+        return replace(solution, status=torch.where(finite, solution.status, int(Status.NOT_FINITE)))
+
+    @uncompiled
     def layer(args: Args) -> Solution:
-        for leaf in _pytree.tree_flatten(args)[0]:
+        leaves = _pytree.tree_flatten(args)[0]
+        for leaf in leaves:
             if not isinstance(leaf, torch.Tensor):
                 raise TypeError(f"args: got a {type(leaf).__name__} in it, expected a pytree of tensors")
-        constant = _pytree.tree_map(torch.Tensor.detach, args)
-        with torch.no_grad():
-            start, finite = _checked(solve(constant))
-            state = descend(problem, start, constant, polish, max_steps=polish.max_steps)
-            solution = finish(problem, state, constant, polish)
-            status = torch.where(finite, solution.status, int(Status.NOT_FINITE))
-            solution = replace(solution, status=status)
-        variable = attach_gradient(problem, adjoint, solution.variable, args, solution.ok)
-        return replace(solution, variable=variable)
+            if leaf.ndim == 0:
+                raise ValueError(
+                    "args: got a tensor without dimensions in it, expected the batch (or 1) in front"
+                )
+        if not leaves:
+            raise ValueError(f"args: got {args!r}, expected a pytree with at least one tensor")
+        return minimiser(solved, problem, adjoint, args)
 
     return layer
 

@@ -10,13 +10,28 @@ from posegrad import _pytree
 T = TypeVar("T")
 
 
+def questions_are_cheap(device: torch.device) -> bool:
+    """Whether reading a tensor's value on the host waits for nothing."""
+    return device.type == "cpu"
+
+
 def take(tree: T, index: Tensor) -> T:
     """The items at ``index``; tensors with a leading dimension of 1 are shared and stay as they are."""
+    return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else _items(leaf, index), tree)
 
-    def pick(leaf: Tensor) -> Tensor:
-        return leaf if leaf.shape[0] == 1 else leaf.index_select(0, index)
 
-    return _pytree.tree_map(pick, tree)
+def repeat(tree: T, count: int) -> T:
+    """Every item ``count`` times, one after the other."""
+
+    def repeated(leaf: Tensor) -> Tensor:
+        return _items(leaf, torch.arange(count * leaf.shape[0], device=leaf.device) // count)
+
+    return _pytree.tree_map(repeated, tree)
+
+
+def _items(leaf: Tensor, index: Tensor) -> Tensor:
+    # points lie in memory coordinate by coordinate, and shall go on to
+    return leaf.mT.index_select(0, index).mT if leaf.ndim == 3 else leaf.index_select(0, index)
 
 
 def put(tree: T, index: Tensor, part: T) -> T:

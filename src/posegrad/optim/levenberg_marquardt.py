@@ -117,22 +117,35 @@ def _hopeless(quadratic: Quadratic) -> Tensor:
 def _iterate(
     problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool, max_steps: int
 ) -> State:
-    """Steps until every item is done. On the CPU, items that are done leave the work at once; on other devices,
-    where asking costs a synchronisation, the question is put every fourth step."""
-    on_cpu = state.done.device.type == "cpu"
+    """Steps until every item is done. Items that are done leave the work when that is asked for: at every step on
+    the CPU, at every fourth on other devices, where the question waits for all that is under way."""
+    every = 1 if batch.questions_are_cheap(state.done.device) else 4
     work, work_args, members = state, args, None
     for step in range(max_steps):
-        if on_cpu or step % 4 == 0:
-            left = int((~work.done).sum())
+        if step % every == 0:
+            left = _count(~work.done)
             if left == 0:
                 break
-            if on_cpu and 4 * left <= 3 * work.done.shape[0]:
-                keep = (~work.done).nonzero().squeeze(-1)
+            if 4 * left <= 3 * work.done.shape[0]:
+                keep = work.done.to(torch.uint8).argsort(stable=True)[:left]  # nonzero would ask once more
                 state = work if members is None else batch.put(state, members, work)
                 members = keep if members is None else members[keep]
                 work, work_args = batch.take(work, keep), batch.take(args, members)
         work = _step(problem, work, work_args, settings, exact=exact)
     return work if members is None else batch.put(state, members, work)
+
+
+def _count(mask: Tensor) -> int:
+    """The one question that a solver asks."""
+    try:
+        return int(mask.sum())
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        raise NotImplementedError(
+            "adjoint: pg.Unrolled() differentiates through the solver's steps, whose number depends on the data; "
+            "torch.func.vmap cannot pass there. Use pg.Implicit(), or batch dimensions in place of vmap"
+        ) from None
 
 
 def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:

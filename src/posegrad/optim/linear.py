@@ -5,7 +5,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def equilibrate(H: Float[Tensor, "B D D"]) -> tuple[Float[Tensor, "B D D"], Float[Tensor, "B D"]]:
+def equilibrate(
+    H: Float[Tensor, "*batch D D"],
+) -> tuple[Float[Tensor, "*batch D D"], Float[Tensor, "*batch D"]]:
     """Scale a symmetric matrix to unit diagonal: ``(S H S, S)`` with S = diag(s), s held constant.
 
     Makes everything that follows independent of the units of the parameters. A diagonal entry that is not
@@ -31,3 +33,24 @@ def solve_positive(
         factor = torch.where(positive[..., None, None], factor, eye)
     rhs = torch.where(positive[..., None], b * scale, torch.zeros_like(b))
     return scale * torch.cholesky_solve(rhs[..., None], factor).squeeze(-1), positive
+
+
+def inverse_positive(
+    H: Float[Tensor, "*batch D D"],
+) -> tuple[Float[Tensor, "*batch D D"], Bool[Tensor, "*batch"]]:
+    """Inverse of a positive definite matrix by Cholesky, differentiable; (identity, False) where it is not one.
+
+    Singular up to rounding, after scaling to unit diagonal, counts as not positive definite; a NaN does too.
+    """
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    finite = H.detach().isfinite().all(-1).all(-1)
+    safe = torch.where(finite[..., None, None], H, -eye)
+    scaled, scale = equilibrate(safe)
+    factor, info = torch.linalg.cholesky_ex(scaled.detach())
+    # the smallest pivot bounds the smallest eigenvalue from above
+    pivot = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+    positive = finite & (info == 0) & (pivot > 64 * torch.finfo(H.dtype).eps)
+    # factor again, so that no failed factorisation enters the graph
+    factor = torch.linalg.cholesky_ex(torch.where(positive[..., None, None], scaled, eye))[0]
+    inverse = scale[..., :, None] * torch.cholesky_inverse(factor) * scale[..., None, :]
+    return torch.where(positive[..., None, None], inverse, eye), positive

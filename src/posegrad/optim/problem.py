@@ -1,6 +1,7 @@
 """What a solver and an adjoint need to know of a problem."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -56,14 +57,6 @@ class Problem(ABC):
 
     def quadratic(self, variable: Variable, args: Args, *, exact: bool) -> Quadratic:
         """Cost, gradient and Hessian at ``variable``: the exact Hessian, or Gauss-Newton's ``J^T J``."""
-        basis = torch.eye(self.dimension, dtype=_dtype(variable), device=_device(variable))
-
-        def along(function: Any, direction: Tensor) -> Tensor:
-            zero = _zero_delta(self, variable)
-            return torch.func.jvp(function, (zero,), (direction.expand_as(zero).contiguous(),))[1]
-
-        def residual_at(delta: Tensor) -> Tensor:
-            return self.residual(self.retract(variable, delta), args)
 
         def cost_sum(delta: Tensor) -> Tensor:
             return self.cost(self.retract(variable, delta), args).sum()
@@ -71,11 +64,19 @@ class Problem(ABC):
         zero = _zero_delta(self, variable)
         gradient_at = torch.func.grad(cost_sum)
         if exact:
-            hessian = torch.stack([along(gradient_at, e) for e in basis], -1)
+            hessian = _along_every_axis(gradient_at, zero)
         else:
-            jacobian = torch.stack([along(residual_at, e) for e in basis], -1)
+            jacobian = self.jacobian(variable, args)
             hessian = jacobian.mT @ jacobian
         return Quadratic(self.cost(variable, args), gradient_at(zero), hessian, self.feasible(variable, args))
+
+    def jacobian(self, variable: Variable, args: Args) -> Float[Tensor, "B M D"]:
+        """Derivative of the residuals along the tangent, at ``variable``."""
+
+        def residual_at(delta: Tensor) -> Tensor:
+            return self.residual(self.retract(variable, delta), args)
+
+        return _along_every_axis(residual_at, _zero_delta(self, variable))
 
     def slope(self, variable: Variable, args: Args, direction: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
         """Derivative of the cost along a tangent direction: ``<direction, gradient>``.
@@ -104,14 +105,15 @@ def _first(variable: Variable) -> Tensor:
     return _pytree.tree_flatten(variable)[0][0]
 
 
-def _dtype(variable: Variable) -> torch.dtype:
-    return _first(variable).dtype
-
-
-def _device(variable: Variable) -> torch.device:
-    return _first(variable).device
-
-
 def _zero_delta(problem: Problem, variable: Variable) -> Tensor:
     first = _first(variable)
     return first.new_zeros(first.shape[0], problem.dimension)
+
+
+def _along_every_axis(
+    function: Callable[[Tensor], Tensor], zero: Float[Tensor, "B D"]
+) -> Float[Tensor, "B M D"]:
+    """Derivative at zero of a function (B, D) -> (B, M) of independent items."""
+    axes = torch.eye(zero.shape[-1], dtype=zero.dtype, device=zero.device)
+    columns = [torch.func.jvp(function, (zero,), (axis.expand_as(zero).contiguous(),))[1] for axis in axes]
+    return torch.stack(columns, -1)

@@ -41,7 +41,7 @@ class Solution:
     @property
     def ok(self) -> Bool[Tensor, "*batch"]:
         """(...) True where the item converged to a minimum; elsewhere its gradient is zero."""
-        return self.status == Status.CONVERGED
+        return self.status == int(Status.CONVERGED)
 
     def describe(self) -> str:
         """One line per status that occurs, with its count and advice (reads the tensors back to the host)."""

@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad import so3
+from posegrad import _pytree, so3
 from posegrad.pose import Pose
+from posegrad.problems import weighting
 from posegrad.problems.reprojection import Correspondences
 
 
+@_pytree.register
 @dataclass(frozen=True)
 class Units:
     """``z' = (z - centre) / size``, image lengths in units of ``focal``, weights in units of ``weight``."""
@@ -26,24 +28,30 @@ class Units:
     weight: Float[Tensor, " B"]
 
     @classmethod
-    def of(cls, data: Correspondences) -> "Units":
-        """From the points of positive weight; 1 where a scale would be zero."""
-        with torch.no_grad():
-            used = (data.weights > 0).to(data.points3d.dtype)
-            count = used.sum(-1, keepdim=True).clamp(min=1)
-            centre = (used[..., None] * data.points3d).sum(-2) / count
-            spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
-            size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
-            weight = data.weights.amax(-1) if data.weights.shape[-1] else data.weights.sum(-1)
-            return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
+    def of(cls, data: Correspondences, *, centred: bool = True) -> "Units":
+        """From the points of positive weight; 1 where a scale would be zero, 0 where the centre overflows.
+
+        Not centred: the centre is 0, so that the translation is the user's but for its scale.
+        """
+        data = _pytree.tree_map(Tensor.detach, data)  # no_grad would leave forward-mode tangents
+        strength = weighting.strength(data.weights)
+        used = (strength > 0).to(data.points3d.dtype)
+        count = used.sum(-1, keepdim=True).clamp(min=1)
+        centre = (used[..., None] * data.points3d).sum(-2) / count
+        centre = torch.where(centre.isfinite() & centred, centre, torch.zeros_like(centre))
+        spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
+        size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
+        weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)
+        return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
 
     def condition(self, data: Correspondences) -> Correspondences:
         """The same problem in these units."""
         return Correspondences(
             points2d=data.points2d / self.focal[:, None, None],
             points3d=(data.points3d - self.centre[:, None]) / self.size[:, None, None],
-            weights=data.weights / self.weight[:, None],
+            weights=data.weights / self.weight.view(-1, *(1,) * (data.weights.ndim - 1)),
             camera=data.camera.in_units_of(self.focal),
+            loss=data.loss.in_units_of(self.cost.sqrt()),
         )
 
     def condition_pose(self, pose: Pose) -> Pose:
@@ -64,14 +72,26 @@ class Units:
     def restore_hessian(self, hessian: Float[Tensor, "B 6 6"], R: Tensor) -> Float[Tensor, "B 6 6"]:
         """Hessian of the user's cost in the user's tangent at rotation R."""
         # dt' = ([w]x R centre + dt) / size
-        centre = (R @ self.centre[..., None]).squeeze(-1)
-        batch = hessian.shape[0]
-        eye = torch.eye(3, dtype=R.dtype, device=R.device).expand(batch, 3, 3)
-        size = self.size[:, None, None].expand(batch, 1, 1)
-        rotation = torch.cat([eye, torch.zeros_like(eye)], -1)
-        translation = torch.cat([-so3.hat(centre.expand(batch, 3)) / size, eye / size], -1)
-        P = torch.cat([rotation, translation], -2)
+        centre, size = self._centre_and_size(R)
+        P = _lower_left(-so3.hat(centre) / size, 1 / size)
         return self.cost[:, None, None] * (P.mT @ hessian @ P)
+
+    def restore_covariance(self, covariance: Float[Tensor, "B 6 6"], R: Tensor) -> Float[Tensor, "B 6 6"]:
+        """Covariance in the user's tangent at rotation R; the noise that makes it is no matter of units here."""
+        centre, size = self._centre_and_size(R)
+        P = _lower_left(so3.hat(centre), size)
+        return P @ covariance @ P.mT
+
+    def _centre_and_size(self, R: Tensor) -> tuple[Tensor, Tensor]:
+        centre = (R @ self.centre[..., None]).squeeze(-1)
+        return centre.expand(R.shape[0], 3), self.size[:, None, None].expand(R.shape[0], 1, 1)
+
+
+def _lower_left(corner: Float[Tensor, "B 3 3"], scale: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B 6 6"]:
+    """``[[I, 0], [corner, scale I]]``."""
+    eye = torch.eye(3, dtype=corner.dtype, device=corner.device).expand_as(corner)
+    top = torch.cat([eye, torch.zeros_like(eye)], -1)
+    return torch.cat([top, torch.cat([corner, scale * eye], -1)], -2)
 
 
 def _or_one(scale: Tensor) -> Tensor:

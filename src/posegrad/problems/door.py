@@ -1,17 +1,21 @@
 """From a user's arguments to a clean batch: errors of the call raise, bad items get a status and harmless data."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from posegrad import so3
-from posegrad.cameras import Camera, as_camera
+from posegrad import _pytree, so3
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import weighting
+from posegrad.problems.call import Call
+from posegrad.problems.constraints import Held, Kind
+from posegrad.problems.prior import PosePrior
 from posegrad.problems.reprojection import Correspondences
+from posegrad.robust import RobustLoss, Squared
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Batch:
     """A flat batch in the dtype computed in; ``status`` is not CONVERGED where an item's input is bad."""
 
     data: Correspondences
+    prior: PosePrior | None
+    held: Held | None
+    kind: Kind
     init: Pose | None
     status: Int[Tensor, " B"]
     shape: torch.Size
@@ -26,20 +33,11 @@ class Batch:
     points3d_dtype: torch.dtype
 
 
-def admit(
-    points2d: Tensor,
-    points3d: Tensor,
-    camera: Camera | Tensor,
-    weights: Tensor | None,
-    mask: Tensor | None,
-    init: Pose | None,
-) -> Batch:
+def admit(call: Call) -> Batch:
     """Check, broadcast, flatten, upcast to float64 and neutralise bad items; differentiable."""
-    _check_points(points2d, points3d)
-    camera = as_camera(camera)
-    _check_companions(points2d, points3d, camera, weights, mask, init)
-    shape = _batch_shape(points2d, points3d, camera, weights, mask, init)
+    shape = call.check()
     size = shape.numel()
+    points2d, points3d, mask = call.points2d, call.points3d, call.mask
     # float64 wherever the device has it: the 6x6 systems and the stationarity of the answer need it
     compute = torch.float32 if points2d.device.type == "mps" else torch.float64
 
@@ -49,51 +47,74 @@ def admit(
 
     # coordinates first in memory, so that a pass over the points runs along contiguous rows
     x, z = flat(points2d, 2).mT.contiguous().mT, flat(points3d, 2).mT.contiguous().mT
-    w = torch.ones_like(x[..., 0]) if weights is None else flat(weights, 1)
+    w = torch.ones_like(x[..., 0])
+    if call.weights is not None:
+        w = weighting.symmetric(
+            flat(call.weights, weighting.trailing_dims(call.weights.shape, call.num_points))
+        )
     if mask is not None:
-        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, -1)
-        w = torch.where(kept, w, 0.0)
+        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, mask.shape[-1])
+        w = weighting.keep(w, kept)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
-    camera = replace(camera, params=flat(camera.params, 1))
+    camera = replace(call.camera, params=flat(call.camera.params, 1))
+    loss: RobustLoss = Squared() if call.loss is None else call.loss
+    loss = cast(RobustLoss, _pytree.tree_map(lambda leaf: flat(leaf.to(points2d.device), 0), loss))
+    data = Correspondences(x, z, w, camera, loss)
+    init, prior, kind = call.init, call.prior, Kind.of(call.constraint)
     if init is not None:
         init = Pose(flat(init.R.detach(), 2), flat(init.t.detach(), 1))
+    if prior is not None:
+        prior = PosePrior(Pose(flat(prior.pose.R, 2), flat(prior.pose.t, 1)), flat(prior.information, 2))
+    held = None if call.constraint is None else call.constraint.held(flat, x.new_zeros(size, 3))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
-    status = _verdict(x, z, w, camera, init, smallest_weight=torch.finfo(dtype).tiny ** 0.5)
-    good = status == Status.CONVERGED
-    data = neutral_data(Correspondences(x, z, w, camera), good)
+    status = _verdict(data, prior, held, kind, init, dtype)
+    good = status == int(Status.CONVERGED)
+    data = neutral_data(data, good)
+    if prior is not None:
+        prior = prior.keep(good)
+    if held is not None:
+        held = held.keep(good)
     if init is not None:
         init = neutral_pose(init, good)
         init = replace(init, R=so3.normalise(init.R))
-    return Batch(data, init, status, shape, dtype, points3d.dtype)
+    return Batch(data, prior, held, kind, init, status, shape, dtype, points3d.dtype)
 
 
 def _verdict(
-    x: Tensor, z: Tensor, w: Tensor, camera: Camera, init: Pose | None, smallest_weight: float
+    data: Correspondences,
+    prior: PosePrior | None,
+    held: Held | None,
+    kind: Kind,
+    init: Pose | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
-        finite = _finite(x) & _finite(z) & _finite(w) & _finite(camera.params)
-        rotation = torch.ones_like(finite)
+        w, camera = data.weights, data.camera
+        finite = _finite(data.points2d) & _finite(data.points3d) & _finite(w) & _finite(camera.params)
+        fine = torch.ones_like(finite)
+        rotation = fine
         if init is not None:
             finite = finite & _finite(init.R) & _finite(init.t)
-            identity = torch.eye(3, dtype=init.R.dtype, device=init.R.device)
-            off = (init.R @ init.R.mT - identity).abs().amax((-1, -2))
-            rotation = (off < 0.1) & (_determinant(init.R) > 0)
+            rotation = so3.is_rotation(init.R)
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
+        # two numbers a point, and one point more where the pose is searched for among many
+        least = 0 if prior is not None else (kind.dimension + 1) // 2
+        least += 1 if init is None and least == 3 else 0
         # weights so small that their inverse overflows are no weights
-        for bad, value in (
-            ((w > smallest_weight).sum(-1) < (4 if init is None else 3), Status.TOO_FEW_POINTS),
-            ((camera.params[..., : camera.num_focal] == 0).any(-1), Status.BAD_CAMERA),
-            (~rotation, Status.BAD_INIT),
-            ((w < 0).any(-1), Status.BAD_WEIGHTS),
-            (~finite, Status.NOT_FINITE),
+        enough = (weighting.strength(w) > torch.finfo(dtype).tiny ** 0.5).sum(-1) >= least
+        for good, value in (
+            (enough, Status.TOO_FEW_POINTS),
+            ((camera.params[..., : camera.num_focal] != 0).all(-1), Status.BAD_CAMERA),
+            (rotation, Status.BAD_INIT),
+            (~data.loss.invalid(), Status.BAD_LOSS),
+            (fine if prior is None else ~prior.invalid(), Status.BAD_PRIOR),
+            (fine if held is None else ~held.invalid(kind), Status.BAD_CONSTRAINT),
+            (~weighting.invalid(w, torch.finfo(dtype).eps), Status.BAD_WEIGHTS),
+            (finite, Status.NOT_FINITE),
         ):
-            status = torch.where(bad, int(value), status)
+            status = torch.where(good, status, int(value))
         return status
-
-
-def _determinant(R: Tensor) -> Tensor:
-    return (R[..., 0, :] * torch.linalg.cross(R[..., 1, :], R[..., 2, :], dim=-1)).sum(-1)
 
 
 def _finite(value: Tensor) -> Tensor:
@@ -109,6 +130,7 @@ def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Corresponde
         points3d=_keep(good, data.points3d, 0.0),
         weights=_keep(good, data.weights, 0.0),
         camera=data.camera.in_same_field(_keep(good, data.camera.params, unit)),
+        loss=_pytree.tree_map(lambda leaf: _keep(good, leaf, 1.0), data.loss),
     )
 
 
@@ -120,88 +142,3 @@ def neutral_pose(pose: Pose, good: Bool[Tensor, " B"]) -> Pose:
 
 def _keep(good: Tensor, value: Tensor, other: Tensor | float) -> Tensor:
     return torch.where(good.view(-1, *(1,) * (value.ndim - 1)), value, other)
-
-
-def _check_points(points2d: Any, points3d: Any) -> None:
-    for name, value in (("points2d", points2d), ("points3d", points3d)):
-        if not isinstance(value, Tensor):
-            raise TypeError(
-                f"{name}: got {type(value).__name__}, expected a torch.Tensor; use torch.as_tensor({name})"
-            )
-        if not value.is_floating_point():
-            raise TypeError(
-                f"{name}: got dtype {value.dtype}, expected a floating-point dtype; use {name}.double()"
-            )
-    last2d, last3d = points2d.shape[-1:], points3d.shape[-1:]
-    if tuple(last2d) == (3,) and tuple(last3d) == (2,):
-        raise ValueError(
-            f"points2d has shape {tuple(points2d.shape)} and points3d {tuple(points3d.shape)}: the arguments are "
-            "swapped; the order is points2d, points3d, camera"
-        )
-    for name, value, size in (("points2d", points2d, 2), ("points3d", points3d, 3)):
-        if value.ndim < 2 or value.shape[-1] != size:
-            raise ValueError(f"{name}: got shape {tuple(value.shape)}, expected (..., N, {size})")
-    if points2d.shape[-2] != points3d.shape[-2]:
-        raise ValueError(
-            f"points3d: got {points3d.shape[-2]} points, expected {points2d.shape[-2]} as in points2d "
-            f"(shapes {tuple(points2d.shape)} and {tuple(points3d.shape)}); pad and use mask for missing ones"
-        )
-
-
-def _check_companions(
-    points2d: Tensor, points3d: Tensor, camera: Camera, weights: Any, mask: Any, init: Any
-) -> None:
-    count, device = points2d.shape[-2], points2d.device
-    for name, value in (("weights", weights), ("mask", mask)):
-        if value is None:
-            continue
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor or None")
-        if value.ndim < 1 or value.shape[-1] != count:
-            raise ValueError(
-                f"{name}: got shape {tuple(value.shape)}, expected (..., N) with N = {count} as in points2d"
-            )
-    if weights is not None and not weights.is_floating_point():
-        raise TypeError(f"weights: got dtype {weights.dtype}, expected a floating-point dtype")
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(
-            f"mask: got dtype {mask.dtype}, expected torch.bool (True = use the point); use mask.bool()"
-        )
-    if init is not None and not isinstance(init, Pose):
-        raise TypeError(
-            f"init: got {type(init).__name__}, expected a pg.Pose or None; see pg.Pose.from_rotvec"
-        )
-    places = {"points3d": points3d, "camera": camera.params, "weights": weights, "mask": mask}
-    if init is not None:
-        places |= {"init.R": init.R, "init.t": init.t}
-    for name, value in places.items():
-        if value is not None and value.device != device:
-            raise ValueError(
-                f"{name}: is on {value.device}, expected {device} as points2d; use .to({str(device)!r})"
-            )
-
-
-def _batch_shape(
-    points2d: Tensor,
-    points3d: Tensor,
-    camera: Camera,
-    weights: Tensor | None,
-    mask: Tensor | None,
-    init: Pose | None,
-) -> torch.Size:
-    shapes: dict[str, torch.Size] = {
-        "points2d": points2d.shape[:-2],
-        "points3d": points3d.shape[:-2],
-        "camera": camera.params.shape[:-1],
-    }
-    if weights is not None:
-        shapes["weights"] = weights.shape[:-1]
-    if mask is not None:
-        shapes["mask"] = mask.shape[:-1]
-    if init is not None:
-        shapes |= {"init.R": init.R.shape[:-2], "init.t": init.t.shape[:-1]}
-    try:
-        return torch.broadcast_shapes(*shapes.values())
-    except RuntimeError:
-        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-        raise ValueError(f"batch dimensions do not broadcast against each other: {listed}") from None

@@ -8,26 +8,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from posegrad import _pytree
-from posegrad.cameras import Camera
-from posegrad.minimal.sqpnp import sqpnp
+from posegrad.cameras import Camera, as_camera
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attach_gradient
-from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, descend_on, finish
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
+from posegrad.optim.compiling import uncompiled
+from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
+from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import weighting
+from posegrad.problems.call import Call
 from posegrad.problems.conditioning import Units
+from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
-from posegrad.problems.reprojection import Correspondences, Reprojection
+from posegrad.problems.formulation import Formulation, Given
+from posegrad.problems.prior import PosePrior
+from posegrad.problems.reprojection import Correspondences
+from posegrad.problems.search import Hints, Search
+from posegrad.robust import RobustLoss
 
-_PROBLEM = Reprojection()
-# Without an init: how many minima of the object-space cost are refined; for how many steps all of them, and how many
-# in all those whose cost then is not this many times the best one's. Wrong minima converge slowly: without the cut they
-# take most of the time.
-_NUM_CANDIDATES, _FIRST_STEPS, _TRIAL_STEPS, _HOPELESS = 4, 3, 10, 10.0
 # Points count as collinear when they are off a line by less than this many rounding errors of their dtype, but never
 # when by more than a hundredth of their extent: coarse points far from the origin are solved as they are.
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
+# Two fits are both exact when their costs, in squared focal lengths, are rounding.
+_EXACT = 1e-20
 
 
 @_pytree.register
@@ -39,7 +44,15 @@ class PnPSolution(Solution):
     you compute from it, only where ``ok``: see :func:`posegrad.masked_mean`. ``cost`` is in pixels squared,
     ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
     means: points behind the camera.
+
+    With ``num_solutions=k``, ``alternatives`` is a solution of batch shape (..., k): the best k minima that differ,
+    best first (so that the first of them is the answer itself), each with its own gradient; where there are fewer,
+    the status is NO_OTHER. ``ambiguity`` (...) is the best cost over the second best, in [0, 1]: 0 where there is no
+    second, 1 where both fit exactly. Otherwise both are None.
     """
+
+    alternatives: "PnPSolution | None" = None
+    ambiguity: Float[Tensor, "*batch"] | None = None
 
     _ADVICE: ClassVar[dict[Status, str]] = {
         Status.INFEASIBLE: "Points behind the camera: check the init, the axes (z forward) and the camera's signs.",
@@ -53,21 +66,26 @@ class PnPSolution(Solution):
         return self.variable
 
 
+@uncompiled
 def solve_pnp(
     points2d: Float[Tensor, "*batch N 2"],
     points3d: Float[Tensor, "*batch N 3"],
     camera: Camera | Float[Tensor, "*batch 3 3"],
     *,
-    weights: Float[Tensor, "*batch N"] | None = None,
+    weights: Float[Tensor, "*batch_and_kind"] | None = None,
     mask: Bool[Tensor, "*batch N"] | None = None,
+    loss: RobustLoss | None = None,
+    prior: PosePrior | None = None,
+    constraint: PoseConstraint | None = None,
     init: Pose | None = None,
+    num_solutions: int = 1,
     solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
     backend: Literal["auto", "torch"] = "auto",
 ) -> PnPSolution:
     """Solve Perspective-n-Point for a batch, with exact gradients.
 
-    ``argmin_(R, t) 1/2 sum_i w_i |pi(camera, R z_i + t) - x_i|^2``
+    ``argmin_(R, t) 1/2 sum_i rho(r_i^T W_i r_i)`` with residuals ``r_i = pi(camera, R z_i + t) - x_i``
 
     Without ``init`` the answer is the best of several minima found from a global start; with ``init`` it is the
     minimum that local refinement reaches from there. Gradients reach points2d, points3d, weights and the camera's
@@ -80,9 +98,16 @@ def solve_pnp(
             (N, 3) serves a batch.
         camera: calibration matrix K (3, 3) or (..., 3, 3) in pixels, skew included (entries below the diagonal and
             the last row are ignored), or a camera of :mod:`posegrad.cameras`.
-        weights: (..., N) >= 0, they multiply the squared residual. Default 1.
+        weights: they multiply the squared residual: numbers (..., N) >= 0, one per axis (..., N, 2), or information
+            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. (For
+            N = 2 only numbers.)
         mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
+        loss: rho, a robust loss of :mod:`posegrad.robust`, its scale in pixels times the root of the weights. Default:
+            ``rho(s) = s``. With a loss whose influence ends (Tukey, Truncated), start close: give an ``init``.
+        prior: a Gaussian prior on the pose, added to the cost. With it any number of points will do.
+        constraint: parts of the pose that are known and kept: see :class:`PoseConstraint`.
         init: start pose; a constant, no gradient goes to it.
+        num_solutions: how many of the best minima to return in ``alternatives``; more than 1 needs a global start.
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
         backend: ``"auto"`` or ``"torch"`` (any device).
@@ -115,79 +140,75 @@ def solve_pnp(
         raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(adjoint, Implicit | Unrolled):
         raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
+    if not isinstance(num_solutions, int) or num_solutions < 1:
+        raise ValueError(f"num_solutions: got {num_solutions!r}, expected an integer >= 1")
+    if num_solutions > 1 and (init is not None or isinstance(adjoint, Unrolled)):
+        name = "an init" if init is not None else "pg.Unrolled()"
+        raise ValueError(
+            f"num_solutions: got {num_solutions} with {name}, expected 1: only a global start finds more"
+        )
     device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
-        return _solve(admit(points2d, points3d, camera, weights, mask, init), solver, adjoint)
+        call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, prior, constraint, init)
+        return _solve(admit(call), solver, adjoint, num_solutions)
 
 
-def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint) -> PnPSolution:
-    units = Units.of(item.data)
-    data = units.condition(item.data)
-    with torch.no_grad():
-        constant = _pytree.tree_map(Tensor.detach, data)
-        if item.init is None:
-            start, state = _global_start(constant, settings)
-        else:
-            start = units.condition_pose(item.init)
-            state = descend(_PROBLEM, start, constant, settings, max_steps=settings.max_steps)
-        solution = finish(_PROBLEM, state, constant, settings)
-        degenerate = _collinear(item.data, units, item.points3d_dtype)
-        status = torch.where(degenerate, int(Status.DEGENERATE), solution.status)
-        status = torch.where(item.status != Status.CONVERGED, item.status, status)
-        ok = status == Status.CONVERGED
-    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
-    data, pose = neutral_data(data, ok), neutral_pose(solution.variable, ok)
-    if isinstance(adjoint, Unrolled):
-        state = descend(_PROBLEM, neutral_pose(start, ok), data, settings, max_steps=settings.max_steps)
-        pose = batch.where(ok, finish(_PROBLEM, state, data, settings).variable, pose)
-    else:
-        pose = attach_gradient(_PROBLEM, adjoint, pose, data, ok)
-    return _hand_back(item, units, replace(solution, variable=pose, status=status))
-
-
-def _global_start(data: Correspondences, settings: LevenbergMarquardt) -> tuple[Pose, State]:
-    """Refine the minima of the object-space cost; the start and the state of the best of them, per item."""
-    size, count = data.weights.shape[0], _NUM_CANDIDATES
-    bearings, seen = data.camera.unproject(data.points2d)
-    candidates, valid = sqpnp(bearings, data.points3d, torch.where(seen, data.weights, 0.0), count)
-    valid = valid.flatten()
-    many = _pytree.tree_map(lambda leaf: leaf.repeat_interleave(count, 0), data)
-    used = torch.where(valid[:, None], many.weights, 0.0)
-    many = replace(many, weights=used)  # an invalid candidate has nothing to minimise: it ends at once
-    pose = Pose(candidates.R.flatten(0, 1), candidates.t.flatten(0, 1))
-    ahead = Pose.identity(size * count, dtype=pose.R.dtype, device=pose.R.device)
-    pose = batch.where(valid, pose, replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0])))
-    pose = _pushed_forward(pose, many)
-    state = descend(_PROBLEM, pose, many, settings, max_steps=_FIRST_STEPS)
-    cost = _cost_of(state, valid).unflatten(0, (size, count))
-    hopeless = (cost > _HOPELESS * cost.amin(-1, keepdim=True)).flatten()
-    state = descend_on(
-        _PROBLEM, state._replace(done=state.done | hopeless), many, settings, max_steps=_TRIAL_STEPS
+def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint, count: int) -> PnPSolution:
+    units = Units.of(item.data, centred=not item.kind.axes)
+    form = Formulation(item.prior is not None, item.kind)
+    given = Given(
+        data=units.condition(item.data),
+        prior=None if item.prior is None else item.prior.term(units.centre, units.size, units.cost),
     )
-    cost = _cost_of(state, valid).unflatten(0, (size, count))
-    best = cost.argmin(-1) + count * torch.arange(size, device=cost.device)
-    return batch.take(pose, best), batch.take(state, best)
+    verdict = item.status
+    if form.free and not form.has_prior:
+        collinear = _collinear(item.data, units, item.points3d_dtype)
+        verdict = torch.where(collinear & (verdict == int(Status.CONVERGED)), int(Status.DEGENERATE), verdict)
+    held = item.held
+    hints = Hints(
+        verdict=verdict,
+        init=None if item.init is None else units.condition_pose(item.init),
+        likely=None if item.prior is None else units.condition_pose(item.prior.pose),
+        held=None if held is None else held._replace(translation=held.translation / units.size[:, None]),
+    )
+    args, search = form.args(given), Search(form, settings, count)
+    if isinstance(adjoint, Unrolled):
+        return _hand_back(item, units, form, _unrolled(args, hints, search))
+    if count > 1:
+        args, hints, units = batch.repeat(args, count), batch.repeat(hints, count), batch.repeat(units, count)
+    solution = minimiser(search, form.problem, adjoint, args, hints)
+    if count == 1:
+        return _hand_back(item, units, form, solution)
+    return _ranked(_hand_back(item, units, form, solution, count), solution.cost.view(-1, count), item)
 
 
-def _cost_of(state: State, valid: Tensor) -> Tensor:
-    feasible = valid & state.quadratic.feasible & state.quadratic.cost.isfinite()
-    return torch.where(feasible, state.quadratic.cost, torch.inf)
+def _ranked(all_of_them: PnPSolution, cost: Float[Tensor, "B K"], item: Batch) -> PnPSolution:
+    """The best of each item's solutions, (..., K), with all of them beside it."""
+    first: PnPSolution = _pytree.tree_map(lambda leaf: leaf.select(len(item.shape), 0), all_of_them)
+    ok = all_of_them.ok.reshape(-1, cost.shape[1])
+    ratio = torch.where(ok[:, 0] & ok[:, 1], (cost[:, 0] + _EXACT) / (cost[:, 1] + _EXACT), 0.0)
+    ambiguity = ratio.clamp(0, 1).to(first.cost).view(item.shape)
+    return replace(first, alternatives=all_of_them, ambiguity=ambiguity)
 
 
-def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
-    """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
-    if data.camera.wide:
-        return pose
-    depth = torch.where(data.weights > 0, pose.act(data.points3d)[..., 2], torch.inf)
-    nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
-    shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))
-    return replace(pose, t=pose.t + shift[:, None] * pose.t.new_tensor([0.0, 0.0, 1.0]))
+def _unrolled(args: Correspondences, hints: Hints, search: Search) -> Solution:
+    """Found without a graph first, then again, from the start that won, with one."""
+    form, settings = search.formulation, search.settings
+    with torch.no_grad():
+        start, solution = search.from_start(_pytree.tree_map(Tensor.detach, args), hints)
+        ok = solution.ok
+    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
+    args = form.replace_data(args, neutral_data(form.data(args), ok))
+    start = form.moved(start, neutral_pose(form.pose(start), ok))
+    state = descend(form.problem, start, args, settings, max_steps=settings.max_steps)
+    variable = finish(form.problem, state, args, settings).variable
+    return replace(solution, variable=batch.where(ok, variable, solution.variable))
 
 
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
     """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
-    used = (data.weights > 0).to(data.points3d.dtype)
-    z = (data.points3d - units.centre[:, None]) / units.size[:, None, None]
+    used = (weighting.strength(data.weights) > 0).to(data.points3d.dtype)
+    z = (data.points3d.detach() - units.centre[:, None]) / units.size[:, None, None]
     scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
     # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)
     trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -198,16 +219,21 @@ def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[
     return second < limit
 
 
-def _hand_back(item: Batch, units: Units, solution: Solution) -> PnPSolution:
-    """To the user's units, dtype and batch shape."""
+def _hand_back(
+    item: Batch, units: Units, form: Formulation, solution: Solution, count: int | None = None
+) -> PnPSolution:
+    """To the user's units, dtype and batch shape; with a count, that many answers an item."""
     dtype = torch.float32 if item.dtype in (torch.float16, torch.bfloat16) else item.dtype
-    pose = units.restore_pose(solution.variable)
-
-    def out(value: Tensor) -> Tensor:
-        return value.to(dtype).unflatten(0, item.shape) if item.shape else value.to(dtype).squeeze(0)
+    shape = item.shape if count is None else (*item.shape, count)
+    conditioned = form.pose(solution.variable)
+    pose = units.restore_pose(conditioned)
+    hessian = form.whole(solution.hessian, solution.variable).detach()
 
     def out_index(value: Tensor) -> Tensor:
-        return value.unflatten(0, item.shape) if item.shape else value.squeeze(0)
+        return value.reshape((*shape, *value.shape[1:]))
+
+    def out(value: Tensor) -> Tensor:
+        return out_index(value.to(dtype))
 
     def out_number(value: Tensor) -> Tensor:
         # a narrower dtype may overflow: the largest number then, not infinity
@@ -219,7 +245,7 @@ def _hand_back(item: Batch, units: Units, solution: Solution) -> PnPSolution:
         cost=out_number(solution.cost * units.cost),
         num_steps=out_index(solution.num_steps),
         decrement=out_number(solution.decrement * units.cost.sqrt()),
-        hessian=out_number(units.restore_hessian(solution.hessian.detach(), solution.variable.R.detach())),
+        hessian=out_number(units.restore_hessian(hessian, conditioned.R.detach())),
     )
 
 
@@ -236,10 +262,11 @@ class PnP(nn.Module):
         *,
         solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
         adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
+        num_solutions: int = 1,
         backend: Literal["auto", "torch"] = "auto",
     ) -> None:
         super().__init__()
-        self.solver, self.adjoint = solver, adjoint
+        self.solver, self.adjoint, self.num_solutions = solver, adjoint, num_solutions
         self.backend: Literal["auto", "torch"] = backend
 
     def forward(
@@ -250,6 +277,9 @@ class PnP(nn.Module):
         *,
         weights: Tensor | None = None,
         mask: Tensor | None = None,
+        loss: RobustLoss | None = None,
+        prior: PosePrior | None = None,
+        constraint: PoseConstraint | None = None,
         init: Pose | None = None,
     ) -> PnPSolution:
         """Arguments and result of :func:`solve_pnp`."""
@@ -259,11 +289,18 @@ class PnP(nn.Module):
             camera,
             weights=weights,
             mask=mask,
+            loss=loss,
+            prior=prior,
+            constraint=constraint,
             init=init,
+            num_solutions=self.num_solutions,
             solver=self.solver,
             adjoint=self.adjoint,
             backend=self.backend,
         )
 
     def extra_repr(self) -> str:
-        return f"solver={self.solver}, adjoint={self.adjoint}, backend={self.backend!r}"
+        return (
+            f"solver={self.solver}, adjoint={self.adjoint}, num_solutions={self.num_solutions}, "
+            f"backend={self.backend!r}"
+        )
