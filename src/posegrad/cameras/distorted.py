@@ -15,7 +15,7 @@ from torch import Tensor
 
 from posegrad.cameras import lenses
 from posegrad.cameras.base import Camera, Projected, Unprojected, interleaved
-from posegrad.cameras.field import evaluate, fold, inverse_plane, whole
+from posegrad.cameras.field import fold, inverse_plane, newton, whole
 from posegrad.cameras.lenses import Rays
 from posegrad.cameras.plane import curvature, distorted, distortion
 from posegrad.cameras.profiles import Profile, identity
@@ -91,7 +91,8 @@ class Distorted(Camera):
         (fx, fy), (cx, cy), radial, tangential = self._split()
         rays = self._lens(points_cam, 0)
         a, b = rays.x * rays.scale, rays.y * rays.scale
-        u, v = distorted(a, b, self.profile(a * a + b * b, *radial)[0], tangential)
+        s = a * a + b * b
+        u, v = distorted(a, b, s, self.profile(s, *radial)[0], tangential)
         return Projected(interleaved(fx * u + cx, fy * v + cy), rays.valid)
 
     def project_with_jacobian(self, points_cam: Tensor) -> Projected:
@@ -99,8 +100,9 @@ class Distorted(Camera):
         rays = self._lens(points_cam, 1)
         x, y, A, by_s = rays.x, rays.y, rays.scale, rays.by_s
         a, b = x * A, y * A
-        g, g1, _ = self.profile(a * a + b * b, *radial)
-        d = distortion(a, b, g, g1, tangential)
+        s = a * a + b * b
+        g, g1, _ = self.profile(s, *radial)
+        d = distortion(a, b, s, g, g1, tangential)
         # rows of d d / d m, times the focal lengths
         u_a, u_b, v_a, v_b = fx * d.aa, fx * d.ab, fy * d.ab, fy * d.bb
         # d m / d (x, y) = A I + 2 A_s (x, y) (x, y)^T and d m / d z = A_z (x, y)
@@ -119,8 +121,9 @@ class Distorted(Camera):
         x, y, A, A_z = rays.x, rays.y, rays.scale, rays.by_z
         wu, wv = fx * cotangent[..., 0], fy * cotangent[..., 1]
         a, b = x * A, y * A
-        g, g1, g2 = self.profile(a * a + b * b, *radial)
-        d = distortion(a, b, g, g1, tangential)
+        s = a * a + b * b
+        g, g1, g2 = self.profile(s, *radial)
+        d = distortion(a, b, s, g, g1, tangential)
         # first and second derivative of <w, d> by m, and both along (x, y)
         ca, cb = d.aa * wu + d.ab * wv, d.ab * wu + d.bb * wv
         aa, ab, bb = curvature(a, b, g1, g2, tangential, wu, wv)
@@ -143,30 +146,39 @@ class Distorted(Camera):
     def unproject(self, points2d: Tensor) -> Unprojected:
         (fx, fy), (cx, cy), radial, tangential = self._split()
         u, v = points2d.unbind(-1)
-        u, v = (u - cx) / fx, (v - cy) / fy
-        finite = (u * u + v * v).isfinite()
-        u, v = torch.where(finite, u, 0.0), torch.where(finite, v, 0.0)
+        target = torch.stack(torch.broadcast_tensors((u - cx) / fx, (v - cy) / fy))
+        finite = (target * target).sum(0).isfinite()
+        target = torch.where(finite, target, 0.0)
+        if self.profile is identity and tangential is None:
+            m, valid = target, finite & ((target * target).sum(0).detach() < self.limit)
+        else:
+            m, valid = self._undistorted(radial, tangential, target)
+            valid = valid & finite
+        a, b = m.unbind()
+        return Unprojected(interleaved(*self._direction(a, b)), valid & self._covers(a.detach(), b.detach()))
+
+    def _undistorted(
+        self, radial: tuple[Tensor, ...], tangential: Any, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """m with ``d(m) = target``, both (2, ..., N), and where it was found; a constant elsewhere."""
+        q = None
+        if tangential is not None:
+            p1, p2, _ = torch.broadcast_tensors(*tangential, target[0, ..., :1])
+            q = torch.stack([p2, p1])
         with torch.no_grad():
             constant = tuple(c.detach() for c in radial)
-            fixed = None if tangential is None else tuple(c.detach() for c in tangential)
-            a, b = inverse_plane(self.profile, constant, fixed, self.limit.detach(), u.detach(), v.detach())
-            d, determinant, valid = evaluate(self.profile, constant, fixed, self.limit, a, b)
+            model = (self.profile, constant, None if q is None else q.detach(), self.limit.detach())
+            m = held = inverse_plane(*model, target.detach())
+            at = newton(*model, m, target.detach())
             # solved to rounding in the image, or (where it is steep) in the ideal image; false where anything is NaN
-            ra, rb = d.u - u, d.v - v
-            step = torch.hypot(d.bb * ra - d.ab * rb, d.aa * rb - d.ab * ra) / determinant
-            rounding = 256 * torch.finfo(u.dtype).eps
-            solved = torch.hypot(ra, rb) <= rounding * (1 + torch.hypot(u, v))
-            solved = solved | (step <= rounding * (1 + torch.hypot(a, b)))
-            valid = valid & solved & finite & self._covers(a, b)
+            rounding = 256 * torch.finfo(m.dtype).eps
+            solved = torch.hypot(*at.residual) <= rounding * (1 + torch.hypot(*target.detach()))
+            valid = at.inside & (solved | (torch.hypot(*at.step) <= rounding * (1 + torch.hypot(*m))))
         # two Newton steps from the solution: they carry its first and second derivatives
-        held_a, held_b = a, b
         for _ in range(2):
-            d, determinant, _ = evaluate(self.profile, radial, tangential, self.limit, a, b)
-            inverse = 1 / torch.where(valid, determinant, 1.0)
-            ra, rb = d.u - u, d.v - v
-            a = torch.where(valid, a + (d.ab * rb - d.bb * ra) * inverse, held_a)
-            b = torch.where(valid, b + (d.ab * ra - d.aa * rb) * inverse, held_b)
-        return Unprojected(interleaved(*self._direction(a, b)), valid)
+            at = newton(self.profile, radial, q, self.limit, torch.where(valid, m, 0.0), target)
+            m = torch.where(valid, m + torch.where(valid, at.step, 0.0), held)
+        return m, valid
 
 
 class Perspective(Distorted):

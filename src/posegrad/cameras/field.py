@@ -1,18 +1,17 @@
 """Where a radial profile is one-to-one, and its inverse there; constants of the computation, without gradients."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad.cameras.plane import distortion
 from posegrad.cameras.profiles import Profile
 
 # The radius is sampled uniformly in r / (1 + r), which is fine where lenses are and reaches far.
 _SAMPLES, _ROUNDS = 128, 3
-_TABLE, _RADIAL_STEPS, _PLANE_STEPS = 64, 5, 16
+_TABLE, _RADIAL_STEPS, _PLANE_STEPS = 64, 4, 16
 
 
 def fold(
@@ -28,8 +27,8 @@ def fold(
     distortion is one-to-one there. Without tangential terms the disc ends at the first fold or pole of
     ``r g(r^2)``; with them, where the first direction folds.
 
-    By repeated sampling, so the answer is short of the fold by a millionth. A fold that ends between two of 128
-    samples is overlooked.
+    By repeated sampling, so the answer is short of the fold by a millionth. Folds between two samples are found where
+    a parabola through both dips below zero.
 
     Args:
         profile: see :mod:`posegrad.cameras.profiles`.
@@ -45,13 +44,22 @@ def fold(
         steps = torch.arange(_SAMPLES + 1, dtype=like.dtype, device=like.device)
         low = torch.zeros_like(like)
         width = torch.full_like(like, largest / (1 + largest))
-        for _ in range(_ROUNDS):
+        for level in range(_ROUNDS):
             t = low + width * (steps / _SAMPLES)
             r = t / (1 - t)
             s = r * r
-            g, g1, _ = profile(s, *coefficients)
-            # beyond a pole g is negative, while the radial derivative is not
-            positive = _positive_definite(g + 2 * s * g1, g + 0 * s, None if p is None else p * r)
+            g, g1, g2 = profile(s, *coefficients)
+            radial, across = g + 2 * s * g1, g + 0 * s
+            slope = 2 * r * (3 * g1 + 2 * s * g2)
+            if p is None:
+                # beyond a pole g is negative, while the radial derivative is not
+                positive = (radial > 0) & (across > 0)
+            else:
+                positive = _positive_definite(radial, across, p * r)
+                radial, slope = radial - 6 * p * r, slope - 6 * p
+            if level == 0:
+                dips = _dips(radial, slope * (width / _SAMPLES) / (1 - t).square())
+                positive = positive & ~torch.nn.functional.pad(dips, (1, 0))
             if denominator is not None:
                 positive = positive & (denominator(s, *coefficients) > 0)
             count = positive.cumprod(-1).sum(-1, keepdim=True)
@@ -61,14 +69,21 @@ def fold(
         return (low / (1 - low)).square().clamp(max=whole(largest, like.dtype))
 
 
-def _positive_definite(radial: Tensor, across: Tensor, x: Tensor | None) -> Tensor:
+def _dips(value: Tensor, slope: Tensor) -> Tensor:
+    """Whether a function dips below zero between samples; slopes are per cell."""
+    left, right = slope[..., :-1], slope[..., 1:]
+    dip = (left < 0) & (right > 0)
+    part = left / torch.where(dip, left - right, 1.0)
+    lowest = 0.5 * (value[..., :-1] + value[..., 1:]) + 0.25 * (left * part - right * (1 - part))
+    return dip & (lowest < 0)
+
+
+def _positive_definite(radial: Tensor, across: Tensor, x: Tensor) -> Tensor:
     """Whether the derivative of the distortion is that in every direction from the centre.
 
     In the basis (along m, across m) it is ``[[radial + 6 x c, 2 x s], [2 x s, across + 2 x c]]`` with ``x = |p| |m|``
     and c, s the cosine and sine of the angle between m and (p2, p1): a determinant quadratic in c.
     """
-    if x is None:
-        return (radial > 0) & (across > 0)
     c = (-(radial + 3 * across) / (16 * x)).clamp(min=-1)  # the worst; -1 where x is 0
     worst = (radial + 6 * x * c) * (across + 2 * x * c) - 4 * x * x * (1 - c * c)
     return (radial > 6 * x) & (across > 2 * x) & (worst > 0)
@@ -117,56 +132,71 @@ def inverse_radius(
     return r
 
 
+class Step(NamedTuple):
+    """What Newton's method knows of d at m: residual and step (2, ..., N), the determinant of D, and whether to go on.
+
+    ``inside``: m is in the field and D positive definite there, which it is but for a fold that was overlooked.
+    """
+
+    residual: Tensor
+    step: Tensor
+    determinant: Tensor
+    inside: Tensor
+
+
+def newton(
+    profile: Profile,
+    coefficients: tuple[Tensor, ...],
+    q: Tensor | None,
+    limit: Float[Tensor, "*batch 1"],
+    m: Float[Tensor, "2 *batch N"],
+    target: Float[Tensor, "2 *batch N"],
+) -> Step:
+    """Residual ``d(m) - target`` and Newton's step; the step is not finite where D is singular. ``q = (p2, p1)``.
+
+    The formulas of :mod:`posegrad.cameras.plane` with both components in one tensor, at half the operations.
+    """
+    s = (m * m).sum(0)
+    g, g1, _ = profile(s, *coefficients)
+    h, n, bent = g, g1 * m, 0.0
+    if q is not None:
+        h = g + 2 * (q * m).sum(0)
+        n, bent = n + 2 * q, q * s
+    residual = m * h + bent - target
+    diagonal = h + 2 * n * m
+    cross = n * m.flip(0)
+    cross = cross[0] + cross[1]
+    aa, bb = diagonal.unbind()
+    determinant = aa * bb - cross * cross
+    step = (cross * residual.flip(0) - diagonal.flip(0) * residual) / determinant
+    return Step(residual, step, determinant, (s < limit) & (determinant > 0) & (aa + bb > 0))
+
+
 def inverse_plane(
     profile: Profile,
     coefficients: tuple[Tensor, ...],
-    tangential: tuple[Tensor, Tensor] | None,
+    q: Tensor | None,
     limit: Float[Tensor, "*batch 1"],
-    a: Float[Tensor, "*batch N"],
-    b: Float[Tensor, "*batch N"],
-) -> tuple[Tensor, Tensor]:
-    """m in the field with ``d(m) = (a, b)``, or a point near it where there is none.
+    target: Float[Tensor, "2 *batch N"],
+) -> Float[Tensor, "2 *batch N"]:
+    """m in the field with ``d(m) = target``, or a point near it where there is none.
 
-    Radial: along the ray. Else Newton's method from there; a step is halved as long as it leaves the field, passes
-    a fold or does not lower the residual.
+    Radial: along the ray. Else Newton's method from there; a step is halved as long as it leaves the field or does
+    not lower the residual. That ends at the solution: the potential of d is strictly convex.
     """
-    radius = (a * a + b * b).sqrt()
+    radius = (target * target).sum(0).sqrt()
     ratio = inverse_radius(profile, coefficients, limit, radius) / torch.where(radius > 0, radius, 1.0)
-    if tangential is None:
-        return a * ratio, b * ratio
-    at_a, at_b = torch.zeros_like(a * ratio), torch.zeros_like(b * ratio)
-    step_a, step_b = a * ratio, b * ratio
-    best = at_a + torch.inf
-    length = torch.ones_like(at_a)
+    if q is None:
+        return target * ratio
+    m, step = torch.zeros_like(target), target * ratio
+    best = torch.full_like(radius, torch.inf)
+    length = torch.ones_like(radius)
     for _ in range(_PLANE_STEPS):
-        trial_a, trial_b = at_a + length * step_a, at_b + length * step_b
-        d, determinant, inside = evaluate(profile, coefficients, tangential, limit, trial_a, trial_b)
-        ra, rb = d.u - a, d.v - b
-        square = ra * ra + rb * rb
-        accepted = inside & (square <= best)
-        at_a, at_b = torch.where(accepted, trial_a, at_a), torch.where(accepted, trial_b, at_b)
+        trial = m + length * step
+        at = newton(profile, coefficients, q, limit, trial, target)
+        square = (at.residual * at.residual).sum(0)
+        accepted = at.inside & (square <= best)
+        m, step = torch.where(accepted, trial, m), torch.where(accepted, at.step, step)
         best = torch.where(accepted, square, best)
-        inverse = 1 / torch.where(accepted, determinant, 1.0)
-        step_a = torch.where(accepted, (d.ab * rb - d.bb * ra) * inverse, step_a)
-        step_b = torch.where(accepted, (d.ab * ra - d.aa * rb) * inverse, step_b)
         length = torch.where(accepted, 1.0, 0.5 * length)
-    return at_a, at_b
-
-
-def evaluate(
-    profile: Profile,
-    coefficients: tuple[Tensor, ...],
-    tangential: tuple[Tensor, Tensor] | None,
-    limit: Tensor,
-    a: Tensor,
-    b: Tensor,
-) -> tuple[Any, Tensor, Tensor]:
-    """The distortion at (a, b), the determinant of its derivative, and whether (a, b) is in the field.
-
-    The determinant is positive there, but for a fold that was overlooked.
-    """
-    s = a * a + b * b
-    g, g1, _ = profile(s, *coefficients)
-    d = distortion(a, b, g, g1, tangential)
-    determinant = d.aa * d.bb - d.ab * d.ab
-    return d, determinant, (s < limit) & (determinant > 0) & (d.aa + d.bb > 0)
+    return m

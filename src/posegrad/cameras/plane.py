@@ -1,7 +1,15 @@
-"""Distortion of the image plane, ``d(m) = m g(|m|^2) + t(m)``, with its first and second derivatives.
+"""Distortion of the image plane, ``d(m) = m g(|m|^2) + 2 (q . m) m + q |m|^2``, with its derivatives.
 
-``t(m) = (2 p1 a b + p2 (s + 2 a^2), 2 p2 a b + p1 (s + 2 b^2))`` for m = (a, b), s = a^2 + b^2: Brown's tangential
-(decentring) terms. The derivative of d is a symmetric matrix. Plain scalar arithmetic, as the profiles.
+``q = (p2, p1)`` holds Brown's tangential (decentring) coefficients: with m = (a, b) and s = a^2 + b^2 their terms are
+``(2 p1 a b + p2 (s + 2 a^2), 2 p2 a b + p1 (s + 2 b^2))``. The derivative of d is symmetric,
+
+    D = h I + n m^T + m n^T,   h = g + 2 q . m,   n = g' m + 2 q,
+
+and the second derivative of ``<w, d>`` is, with ``e = 2 (g' m + q)``,
+
+    w e^T + e w^T + (w . e) I + 4 g'' (w . m) m m^T.
+
+Plain scalar arithmetic that calls nothing, as the profiles.
 """
 
 from typing import Any, NamedTuple
@@ -17,41 +25,37 @@ class Distortion(NamedTuple):
     bb: Any
 
 
-def distorted(a: Any, b: Any, g: Any, tangential: tuple[Any, Any] | None) -> tuple[Any, Any]:
-    """``d(m)``."""
+def distorted(a: Any, b: Any, s: Any, g: Any, tangential: tuple[Any, Any] | None) -> tuple[Any, Any]:
+    """``d(m)`` alone."""
     if tangential is None:
         return a * g, b * g
     p1, p2 = tangential
-    aa, ab, bb = a * a, a * b, b * b
-    return a * g + 2 * p1 * ab + p2 * (3 * aa + bb), b * g + 2 * p2 * ab + p1 * (aa + 3 * bb)
+    h = g + 2 * (p2 * a + p1 * b)
+    return a * h + p2 * s, b * h + p1 * s
 
 
-def distortion(a: Any, b: Any, g: Any, g1: Any, tangential: tuple[Any, Any] | None) -> Distortion:
+def distortion(a: Any, b: Any, s: Any, g: Any, g1: Any, tangential: tuple[Any, Any] | None) -> Distortion:
     """``d(m)`` and its derivative, from g and g'."""
-    ga, gb = 2 * g1 * a, 2 * g1 * b
-    u, v = distorted(a, b, g, tangential)
-    aa, ab, bb = g + ga * a, ga * b, g + gb * b
-    if tangential is not None:
-        p1, p2 = tangential
-        aa = aa + 2 * p1 * b + 6 * p2 * a
-        ab = ab + 2 * p1 * a + 2 * p2 * b
-        bb = bb + 6 * p1 * b + 2 * p2 * a
-    return Distortion(u, v, aa, ab, bb)
+    if tangential is None:
+        na, nb = g1 * a, g1 * b
+        cross = 2 * na * b
+        return Distortion(a * g, b * g, g + 2 * na * a, cross, g + 2 * nb * b)
+    p1, p2 = tangential
+    qa, qb = 2 * p2, 2 * p1
+    h = g + (qa * a + qb * b)
+    na, nb = g1 * a + qa, g1 * b + qb
+    return Distortion(a * h + p2 * s, b * h + p1 * s, h + 2 * na * a, na * b + nb * a, h + 2 * nb * b)
 
 
 def curvature(
     a: Any, b: Any, g1: Any, g2: Any, tangential: tuple[Any, Any] | None, wu: Any, wv: Any
 ) -> tuple[Any, Any, Any]:
     """Second derivative of ``wu d_u + wv d_v``: the entries aa, ab, bb."""
-    dot = wu * a + wv * b
-    outer, trace = 4 * g2 * dot, 2 * g1 * dot
-    ha, hb = 2 * g1 * wu, 2 * g1 * wv
-    aa = trace + (outer * a + 2 * ha) * a
-    ab = (outer * a + ha) * b + hb * a
-    bb = trace + (outer * b + 2 * hb) * b
+    ea, eb = 2 * g1 * a, 2 * g1 * b
     if tangential is not None:
         p1, p2 = tangential
-        aa = aa + 6 * p2 * wu + 2 * p1 * wv
-        ab = ab + 2 * p1 * wu + 2 * p2 * wv
-        bb = bb + 2 * p2 * wu + 6 * p1 * wv
-    return aa, ab, bb
+        ea, eb = ea + 2 * p2, eb + 2 * p1
+    along, across = wu * ea, wv * eb
+    outer = 4 * g2 * (wu * a + wv * b)
+    oa = outer * a
+    return 3 * along + across + oa * a, wu * eb + wv * ea + oa * b, along + 3 * across + outer * b * b

@@ -2,7 +2,7 @@
 
 The point m of the ideal image moves to ``m g(|m|^2)``. A profile is a function of s and the model's radial
 coefficients that returns ``g, g', g''``, derivatives by s. It is written in scalar arithmetic and the functions of
-:mod:`posegrad.cameras.elementary` alone, so that one text serves tensors and compiled code.
+:mod:`posegrad.cameras.elementary` alone, and calls nothing else, so that one text serves tensors and compiled code.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def quartic(s: Any, k1: Any, k2: Any, k3: Any, k4: Any) -> tuple[Any, Any, Any]:
 def rational(s: Any, k1: Any, k2: Any, k3: Any, k4: Any, k5: Any, k6: Any) -> tuple[Any, Any, Any]:
     """``g = (1 + k1 s + k2 s^2 + k3 s^3) / (1 + k4 s + k5 s^2 + k6 s^3)``."""
     t3, t6 = k3 * s, k6 * s
-    inverse = 1 / rational_denominator(s, k1, k2, k3, k4, k5, k6)
+    inverse = 1 / (1 + (k4 + (k5 + t6) * s) * s)
     value = (1 + (k1 + (k2 + t3) * s) * s) * inverse
     # N = g D: N' = g' D + g D', N'' = g'' D + 2 g' D' + g D''
     bottom = k4 + (2 * k5 + 3 * t6) * s
