@@ -1,4 +1,4 @@
-# make demo | test | lint | real | bench | wheel: each sets up .venv itself.
+# make demo | test | lint | exhaustive | real | bench | wheel: each sets up .venv itself.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := $(or $(POSEGRAD_DATA),../shared/data)
@@ -7,7 +7,7 @@ DATA := $(or $(POSEGRAD_DATA),../shared/data)
 # four times as slow when anything else runs on the machine, sleeping at once twice as slow when nothing does.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: demo test lint real real-test bench wheel clean
+.PHONY: demo test lint exhaustive real real-test bench wheel clean
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,3 +54,7 @@ wheel: .venv/.dev
 
 clean:
 	rm -rf .venv dist runs
+
+# The full product of cameras x losses x weights, and the long fuzz: tens of minutes
+exhaustive: .venv/.dev
+	$(BIN)/pytest -m exhaustive
