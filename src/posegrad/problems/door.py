@@ -43,7 +43,7 @@ def admit(call: Call) -> Batch:
 
     def flat(value: Tensor, trailing: int) -> Tensor:
         tail = value.shape[value.ndim - trailing :]
-        return value.to(compute).expand(*shape, *tail).reshape(size, *tail)
+        return value.to(compute).expand((*shape, *tail)).reshape(size, *tail)
 
     # coordinates first in memory, so that a pass over the points runs along contiguous rows
     x, z = flat(points2d, 2).mT.contiguous().mT, flat(points3d, 2).mT.contiguous().mT
@@ -53,7 +53,7 @@ def admit(call: Call) -> Batch:
             flat(call.weights, weighting.trailing_dims(call.weights.shape, call.num_points))
         )
     if mask is not None:
-        kept = mask.expand(*shape, mask.shape[-1]).reshape(size, mask.shape[-1])
+        kept = mask.expand((*shape, mask.shape[-1])).reshape(size, mask.shape[-1])
         w = weighting.keep(w, kept)
         x, z = torch.where(kept[..., None], x, 0.0), torch.where(kept[..., None], z, 0.0)
     camera = replace(call.camera, params=flat(call.camera.params, 1))

@@ -120,6 +120,11 @@ def solve_pnp(
         TypeError, ValueError: for a wrong call (type, dtype, shape, device, swapped arguments), naming the
             argument. Bad values of an item never raise.
 
+    Transforms: ``torch.func.vmap``, ``grad``, ``vjp``, ``jvp``, ``jacrev``, ``jacfwd`` and ``hessian`` pass, nested in
+    any order (``Implicit(max_gain=...)`` has no forward mode, ``Unrolled()`` cannot be mapped). ``torch.compile``
+    calls this function as it is, with one break of the graph; transforms that are to be taken inside of a compiled
+    model belong into a function under ``torch.compiler.disable``. Autocast does not reach inside.
+
     Degeneracies: fewer than 4 points (3 with an init); collinear or coincident points; fronto-parallel planes far
     away are legal but ill-conditioned, see ``solution.hessian``.
 
