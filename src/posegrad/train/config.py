@@ -148,6 +148,8 @@ class LossConfig:
     """Weight of l_p in l_m. Distances are in crop sides, so that one value serves all image sizes."""
     reprojection: float = 1.0
     """Weight (lambda) of the reprojection term in l_p."""
+    distance: float = 0.0
+    """Weight of the points' distance in space, over their extent, in l_p: pixels hardly tell the depth."""
     robust: float = 0.1
     """Distance from which l_p grows linearly, crop sides; 0: squares throughout, as in the paper."""
     beta_start: float = 0.2
@@ -166,6 +168,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         _not_negative("beta", self.beta)
         _not_negative("reprojection", self.reprojection)
+        _not_negative("distance", self.distance)
         _not_negative("robust", self.robust)
         _share("beta-start", self.beta_start)
         ordered = self.beta_start <= self.beta_full <= 1
