@@ -14,8 +14,9 @@ echo "training three objects side by side, one thread each; logs in $OUT/*.log"
 pids=()
 for object in 1 5 9; do
     "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" --threads 1 \
-        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 1.5e-3 --batch-size 16 \
-        --augment 0.5 --rotation 15 --steps 4000 --max-minutes "${MINUTES:-38}" \
+        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 3e-3 --batch-size 16 \
+        --freeze 'conv_dw|conv_stem|^model.bn1|blocks\.[01]\.' --keypoints 32 --distance 0.2 \
+        --novel-views 0.85 --view-angle 40 --augment 0.6 --steps 4000 --max-minutes "${MINUTES:-27}" \
         --out "$OUT/object$object" "$@" >"$OUT/object$object.log" 2>&1 &
     pids+=($!)
 done

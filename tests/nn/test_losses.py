@@ -75,6 +75,36 @@ def test_the_squared_pose_loss_is_the_papers_formula() -> None:
     assert loss.item() == pytest.approx(np.mean(terms))
 
 
+def test_the_distance_in_space_is_that_of_the_points() -> None:
+    points2d, points3d, true = scene()
+    solution = pg.solve_pnp(points2d, points3d, K)
+
+    def loss(distance: float, robust: float | None, points: torch.Tensor = points3d) -> float:
+        return pose_loss(
+            solution, true, points2d, points, K, extent=128.0, distance=distance, robust=robust
+        ).item()
+
+    shift = solution.pose.act(points3d) - true.act(points3d)
+    squared = shift.square().sum(-1).numpy() / np.square(np.ptp(points3d.numpy(), axis=0)).sum()
+    assert loss(0.5, None) - loss(0, None) == pytest.approx(0.5 * squared.mean())
+    robust = 0.02 * (np.sqrt(1 + squared / 0.01) - 1)
+    assert loss(2.0, 0.1) - loss(0, 0.1) == pytest.approx(2 * robust.mean())
+    assert loss(2.0, 0.1, points3d.expand(3, -1, -1)) == pytest.approx(loss(2.0, 0.1))
+
+
+def test_the_distance_in_space_pulls_at_the_depth() -> None:
+    # Keypoints drawn towards their mean by one percent: the object looks one percent too far.
+    _, points3d, true = scene()
+    exact = pg.project_points(points3d, K, true)
+    points2d = (exact.mean(-2, keepdim=True) + 0.99 * (exact - exact.mean(-2, keepdim=True))).requires_grad_()
+    solution = pg.solve_pnp(points2d, points3d, K, init=true)
+    assert ((solution.pose.t - true.t)[:, 2] > 3).all()
+    pose_loss(solution, true, points2d, points3d, K, extent=128.0, reprojection=0, distance=1.0).backward()
+    assert points2d.grad is not None
+    outwards = exact - exact.mean(-2, keepdim=True)
+    assert (-(points2d.grad * outwards).sum((-1, -2)) > 0).all()
+
+
 def test_pose_loss_vanishes_at_the_truth() -> None:
     points2d, points3d, true = scene(noise=0)
     solution = pg.solve_pnp(points2d.requires_grad_(), points3d, K)
@@ -109,14 +139,15 @@ def test_failed_items_add_nothing_and_leave_the_others_alone() -> None:
     poisoned[2] = 7.0
     poisoned.requires_grad_()
     kept = torch.tensor([0, 3])
-    for robust in (None, 0.1):
+    for robust, distance in ((None, 0.0), (0.1, 0.0), (0.1, 1.0)):
+        options = {"extent": 128.0, "robust": robust, "distance": distance}
         clean.grad = poisoned.grad = None
         solution = pg.solve_pnp(poisoned, points3d, K, init=true)
         assert solution.ok.tolist() == [True, False, False, True]
-        loss = pose_loss(solution, true, poisoned, points3d, K, extent=128.0, robust=robust)
+        loss = pose_loss(solution, true, poisoned, points3d, K, **options)
         loss.backward()
         part = pg.solve_pnp(clean[kept], points3d, K, init=true[kept])
-        alone = pose_loss(part, true[kept], clean[kept], points3d, K, extent=128.0, robust=robust)
+        alone = pose_loss(part, true[kept], clean[kept], points3d, K, **options)
         alone.backward()
         assert poisoned.grad is not None
         assert clean.grad is not None

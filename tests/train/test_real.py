@@ -28,7 +28,7 @@ def test_only_the_frames_of_the_split_are_read(lmo_root: Path, object_id: int) -
 
 def test_a_few_steps_on_real_images(lmo_root: Path, tmp_path: Path) -> None:
     config = TrainConfig(
-        data=DataConfig(root=lmo_root, object_id=9, split=lmo_root / "split.json"),
+        data=DataConfig(root=lmo_root, object_id=9, split=lmo_root / "split.json", novel_views=0.8),
         model=ModelConfig(backbone="test_efficientnet", width=16),
         optimizer=OptimizerConfig(steps=4, batch_size=8),
         run=RunConfig(out=tmp_path, pictures=2),

@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
 from posegrad.train.config import EvalConfig
+from posegrad.train.loop import build_network
 from posegrad.train.record import write_json
 
 
@@ -152,3 +154,28 @@ def test_threads_are_set_and_checked(config: TrainConfig) -> None:
     with pytest.raises(RunError, match="--threads"):
         train(replace(config, run=replace(config.run, threads=0)))
     assert torch.get_num_threads() == 1
+
+
+def test_training_on_novel_views(config: TrainConfig) -> None:
+    data = replace(config.data, novel_views=1.0, view_angle=30.0, swap_background=0.5)
+    config = replace(config, data=data, run=replace(config.run, pictures=0))
+    train(config)
+    assert all(np.isfinite(line["l_h"]) for line in read_log(config))
+
+
+def test_frozen_weights_stay(config: TrainConfig) -> None:
+    options = replace(config.optimizer, freeze="conv_dw")
+    config = replace(config, optimizer=options, run=replace(config.run, pictures=0))
+    before = build_network(config).state_dict()
+    train(config)
+    after = load_file(config.run.out / "model.safetensors")
+    names = [name for name in before if name.startswith("backbone.") and name.endswith("weight")]
+    kept = {name for name in names if torch.equal(before[name], after[name])}
+    assert kept == {name for name in names if "conv_dw" in name}
+    assert kept
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("conv_dv", "matches no weight"), ("(", "not a regular")])
+def test_a_pattern_that_freezes_nothing_is_refused(config: TrainConfig, pattern: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        train(replace(config, optimizer=replace(config.optimizer, freeze=pattern)))

@@ -4,52 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from posegrad.data.augment import Augmentation, change_pixels, jitter_box
 from posegrad.data.bop import Instance
+from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.image import load_image
-
-BORDER_GREY = 127
-
-
-def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
-    """The (2, 3) map from crop pixels to full-image pixels: p_full = A (p_crop, 1), integer = pixel centre.
-
-    Args:
-        center: (2,) full-image pixel under the crop's centre ((size - 1) / 2, (size - 1) / 2).
-        side: extent of the crop in full-image pixels (size crop pixels long).
-        size: pixels per side of the crop.
-        angle: rotation of the crop's axes in the full image, radians, from x towards y.
-    """
-    cosine, sine = np.cos(angle), np.sin(angle)
-    linear = side / size * np.array([[cosine, -sine], [sine, cosine]])
-    return np.column_stack([linear, np.asarray(center, dtype=np.float64) - linear.sum(1) * (size - 1) / 2])
-
-
-def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np.ndarray:
-    """The (size, size, C) crop of an image under `crop_affine`'s map; bilinear, averaged where it shrinks.
-
-    Outside of the image the crop is mid grey.
-    """
-    shrink = float(np.sqrt(abs(np.linalg.det(full_from_crop[:, :2]))))
-    factor = int(np.ceil(shrink)) if shrink > 1.3 else 1
-    # sample `factor` times finer, then average blocks: sample j lies at crop pixel (j + 0.5) / factor - 0.5
-    fine = full_from_crop.copy()
-    fine[:, 2] += full_from_crop[:, :2].sum(1) * (0.5 / factor - 0.5)
-    fine[:, :2] /= factor
-    crop = cv2.warpAffine(
-        image,
-        fine,
-        (size * factor, size * factor),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(BORDER_GREY,) * 3,
-    )
-    return crop if factor == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+from posegrad.data.novel_views import NovelViews
 
 
 class CropDataset(Dataset):
@@ -65,6 +28,7 @@ class CropDataset(Dataset):
         size: pixels per side of the crop, >= 8.
         padding: side of the crop over the longer side of the box, >= 1 unless the box is to be cut.
         augmentation: random changes, or None for plain crops.
+        novel_views: draws a share of the crops from other viewpoints, their pose and box with them; or None.
         seed: of the random changes.
         cache_bytes: decoded pictures are kept while they fit into this much memory (per process).
     """
@@ -76,6 +40,7 @@ class CropDataset(Dataset):
         size: int = 128,
         padding: float = 1.4,
         augmentation: Augmentation | None = None,
+        novel_views: NovelViews | None = None,
         seed: int = 0,
         cache_bytes: int = 2 << 30,
     ) -> None:
@@ -84,7 +49,8 @@ class CropDataset(Dataset):
         if size < 8 or padding <= 0:
             raise ValueError(f"size, padding: expected size >= 8 and padding > 0, got {size} and {padding}.")
         self.instances, self.size, self.padding = list(instances), size, padding
-        self.augmentation, self.seed, self.cache_bytes = augmentation, seed, cache_bytes
+        self.augmentation, self.novel_views = augmentation, novel_views
+        self.seed, self.cache_bytes = seed, cache_bytes
         # shared memory, so that set_epoch also reaches the persistent workers of a DataLoader
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._cache: dict[str, np.ndarray] = {}
@@ -109,18 +75,25 @@ class CropDataset(Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} crops.")
         index = index % len(self)
-        item = self.instances[index]
+        seen = item = self.instances[index]
         image = self._image(str(item.image_path))
+        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        light = None
+        if self.novel_views is not None and rng.random() < self.novel_views.share:
+            light = self.novel_views.random_light(rng)
+            item = self.novel_views.move(seen, rng, whole=light is not None)
         center, side, angle = (
             item.bbox[:2] + item.bbox[2:] / 2,
             self.padding * float(item.bbox[2:].max()),
             0.0,
         )
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
         if self.augmentation is not None:
             center, side, angle = jitter_box(center, side, self.augmentation, rng)
         full_from_crop = crop_affine(center, side, self.size, angle)
-        crop = extract_crop(image, full_from_crop, self.size)
+        if item is seen or self.novel_views is None:
+            crop = extract_crop(image, full_from_crop, self.size)
+        else:
+            crop = self._novel_crop(image, seen, item, full_from_crop, light, rng)
         if self.augmentation is not None:
             crop = change_pixels(crop, self.augmentation, rng)
         return {
@@ -131,6 +104,23 @@ class CropDataset(Dataset):
             "t": torch.from_numpy(item.t),
             "index": torch.tensor(index),
         }
+
+    def _novel_crop(
+        self,
+        image: np.ndarray,
+        seen: Instance,
+        item: Instance,
+        full_from_crop: np.ndarray,
+        light: np.ndarray | None,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        views, background = self.novel_views, None
+        assert views is not None
+        if rng.random() < views.swap:
+            other = self.instances[int(rng.integers(len(self)))]
+            side = self.padding * float(item.bbox[2:].max())
+            background = views.background(self._image(str(other.image_path)), other, side, self.size, rng)
+        return views.draw(image, seen, item, full_from_crop, self.size, background=background, light=light)
 
     def _image(self, path: str) -> np.ndarray:
         image = self._cache.get(path)

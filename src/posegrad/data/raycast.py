@@ -16,12 +16,16 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Hits:
-    """What a window's rays met: `mask` (h, w) bool on the sample grid; else one row per hit, in its order."""
+    """What a window's rays met: `mask` (h, w) bool on the sample grid; else one row per hit, in its order.
+
+    Normals and unit directions of the rays are in camera axes, `depth` (n,) is the camera's z.
+    """
 
     mask: np.ndarray
     normal: np.ndarray
     albedo: np.ndarray
     direction: np.ndarray
+    depth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,9 @@ class RayCaster:
         direction = rays[hit] @ R.T.astype(np.float32)
         mask = np.zeros(len(rays), dtype=bool)
         mask[hit] = True
-        return Hits(mask.reshape(len(y), len(x)), _unit(normal), values[:, 3:], _unit(direction))
+        # the rays have z = 1 in the camera: Embree's distance along them is the depth
+        depth = result["tfar"][hit]
+        return Hits(mask.reshape(len(y), len(x)), _unit(normal), values[:, 3:], _unit(direction), depth)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

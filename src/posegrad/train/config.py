@@ -80,6 +80,16 @@ class DataConfig:
     """Training crops are up to (1 + scale) times larger or smaller."""
     rotation: float = 20.0
     """Largest in-plane rotation of the training crops, degrees, in [0, 180]."""
+    novel_views: float = 0.0
+    """Share of the training crops that are drawn from other viewpoints than the photographs', in [0, 1]: by the
+    mesh, with the photographs' colours. Few images need it."""
+    view_angle: float = 20.0
+    """Largest rotation of the object from photograph to novel view, degrees, in [0, 90]."""
+    swap_background: float = 0.5
+    """Share of the novel views on the background of another photograph, in [0, 1]."""
+    repaint: float = 0.5
+    """Share of the novel views with the object's mean colours under a random light, in [0, 1], not those of its
+    photograph."""
     in_plane: float = 45.0
     """Embedded dataset: the camera rolls within plus or minus this angle, degrees, in [0, 180]."""
     all_views: bool = False
@@ -99,6 +109,10 @@ class DataConfig:
         _share("shift", self.shift)
         _not_negative("scale", self.scale)
         _require("rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
+        _share("novel-views", self.novel_views)
+        _share("swap-background", self.swap_background)
+        _share("repaint", self.repaint)
+        _require("view-angle", self.view_angle, 0 <= self.view_angle <= 90, "degrees in [0, 90]")
         _require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
         _at_least("workers", self.workers, 0)
 
@@ -134,6 +148,8 @@ class LossConfig:
     """Weight of l_p in l_m. Distances are in crop sides, so that one value serves all image sizes."""
     reprojection: float = 1.0
     """Weight (lambda) of the reprojection term in l_p."""
+    distance: float = 0.0
+    """Weight of the points' distance in space, over their extent, in l_p: pixels hardly tell the depth."""
     robust: float = 0.1
     """Distance from which l_p grows linearly, crop sides; 0: squares throughout, as in the paper."""
     beta_start: float = 0.2
@@ -152,6 +168,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         _not_negative("beta", self.beta)
         _not_negative("reprojection", self.reprojection)
+        _not_negative("distance", self.distance)
         _not_negative("robust", self.robust)
         _share("beta-start", self.beta_start)
         ordered = self.beta_start <= self.beta_full <= 1
@@ -177,6 +194,9 @@ class OptimizerConfig:
     """Peak learning rate."""
     backbone_lr: float = 1.0
     """Factor on --lr for the backbone (below 1 for loaded weights, say)."""
+    freeze: str | None = None
+    """Weights of the backbone that stay as loaded: those whose name this regular expression matches somewhere, such
+    as "conv_dw" for the depthwise kernels of an EfficientNet, whose gradient takes most of a step on CPUs."""
     weight_decay: float = 1e-2
     """AdamW weight decay (convolutions only)."""
     warm_up: float = 0.08

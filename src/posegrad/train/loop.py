@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from posegrad.data import Augmentation, CropDataset
+from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
 from posegrad.nn import KeypointPoseNet, load_backbone_weights
 from posegrad.train.config import OptimizerConfig, RunConfig, TrainConfig
 from posegrad.train.errors import RunError
@@ -97,10 +98,28 @@ def learning_rate(progress: float, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / max(1 - warm_up, 1e-9))))
 
 
+def _freeze(backbone: nn.Module, pattern: str) -> None:
+    try:
+        chosen = [p for name, p in backbone.named_parameters() if re.search(pattern, name)]
+    except re.error as error:
+        raise RunError(f"--freeze: {pattern!r} is not a regular expression ({error})") from error
+    if not chosen:
+        some = [name for name, _ in backbone.named_parameters()][:3]
+        raise RunError(
+            f"--freeze: {pattern!r} matches no weight of the backbone; names are like {', '.join(some)}"
+        )
+    for parameter in chosen:
+        parameter.requires_grad_(False)
+
+
 def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices and kernels only, a learning rate of its own for the backbone."""
+    if config.freeze is not None:
+        _freeze(net.backbone, config.freeze)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
         groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
     options = []
     for (backbone, decays), parameters in groups.items():
@@ -128,11 +147,21 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
         rotation_deg=data.rotation,
         **{name: data.augment * getattr(full, name) for name in scaled},
     )
+    novel_views = None
+    if data.novel_views > 0:
+        novel_views = NovelViews(
+            texture_mesh(source.mesh, source.train),
+            share=data.novel_views,
+            angle_deg=data.view_angle,
+            swap=data.swap_background,
+            repaint=data.repaint,
+        )
     return CropDataset(
         source.train,
         size=config.data.image_size,
         padding=config.data.padding,
         augmentation=augmentation,
+        novel_views=novel_views,
         seed=config.run.seed,
     )
 

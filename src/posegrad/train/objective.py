@@ -116,6 +116,7 @@ class Objective:
             K,
             extent=crop_extent(full_from_crop, batch["image"].shape[-1]),
             reprojection=config.reprojection,
+            distance=config.distance,
             robust=config.robust or None,
         ).to(l_h.dtype)
         total = beta * l_p if config.loss == "pose" else mixture(l_h, l_p, beta)
