@@ -76,7 +76,7 @@ def _problem(cell: Cell, index: int) -> tuple[Array, ...]:
     if cell.shape == "wide":
         in_camera = _wide_points(rng, cell.points)
         # the object's own frame is any other
-        R, centre = Rotation.random(rng=rng).as_matrix(), in_camera.mean(0)
+        R, centre = Rotation.random(None, rng).as_matrix(), in_camera.mean(0)
         z, t = (in_camera - centre) @ R, centre
     else:
         z, R, t = _object(rng, cell.shape, cell.points), _orientation(rng, cell.shape, index), _position(rng)
@@ -123,7 +123,7 @@ def _orientation(rng: np.random.Generator, shape: str, index: int) -> Array:
             "x", np.degrees(np.arccos(rng.uniform(-1, 1) * np.cos(np.radians(25)))), degrees=True
         )
         return (Rotation.from_euler("z", rng.uniform(-180, 180), degrees=True) * lean * spin).as_matrix()
-    return Rotation.random(rng=rng).as_matrix()
+    return Rotation.random(None, rng).as_matrix()
 
 
 def _position(rng: np.random.Generator) -> Array:

@@ -97,7 +97,7 @@ def _random_minima(x: Array, z: Array, rng: np.random.Generator, count: int) -> 
     image = (x - CENTRE) / FOCAL
     spread = np.sqrt(np.square(image - image.mean(0)).sum(1).mean())
     depths = np.exp(rng.uniform(-0.5, 0.7, count)) / spread
-    rotations = Rotation.random(count, rng=rng)
+    rotations = Rotation.random(count, rng)
     starts = [
         (R, _pushed_forward(R, depth * np.append(image.mean(0), 1.0), z))
         for R, depth in zip(rotations.as_matrix(), depths, strict=True)
