@@ -32,10 +32,13 @@ _GOAL = 0.999
 Record = dict[str, Any]
 
 
-def digest(problems: Problems) -> str:
-    """Of the problems' numbers: cached answers to other problems are not used."""
-    parts = (problems.points2d, problems.points3d, problems.weights, problems.mask)
-    return hashlib.sha1(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
+def digests(problems: Problems) -> list[str]:
+    """Of each problem's numbers: cached answers to other problems are not used."""
+    parts = [part.numpy() for part in (problems.points2d, problems.points3d, problems.weights, problems.mask)]
+    return [
+        hashlib.sha1(b"".join(part[i].tobytes() for part in parts)).hexdigest()[:8]
+        for i in range(len(problems))
+    ]
 
 
 def solver_version() -> str:
@@ -45,7 +48,7 @@ def solver_version() -> str:
 
 
 def read(path: Path) -> dict[str, Record]:
-    """The last record of each cell; a line cut off by an interruption is skipped."""
+    """The last record of each cell; empty lines and one cut off by an interruption are skipped."""
     records = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -58,30 +61,27 @@ def read(path: Path) -> dict[str, Record]:
 
 def append(path: Path, record: Record) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write("\n" + json.dumps(record))  # on a line of its own also after one that was cut off
 
 
 def best_record(cell: Cell, problems: Problems, old: Record | None, starts: int, path: Path) -> Record:
     """What rivals and random starts reach, continued from an older record of the same problems."""
-    record: Record = {"cell": str(cell), "count": 0, "starts": starts, "costs": {}}
-    if old and old["starts"] == starts and old["digest"] == digest(problems[: old["count"]]):
+    known = digests(problems)
+    record: Record = {"cell": str(cell), "starts": starts, "problems": [], "costs": {}}
+    if old and old["starts"] == starts and all(a == b for a, b in zip(old["problems"], known, strict=False)):
         record = old
-    while record["count"] < len(problems):
-        indices = range(record["count"], min(record["count"] + _BLOCK, len(problems)))
+    while (count := len(record["problems"])) < len(problems):
+        indices = range(count, min(count + _BLOCK, len(problems)))
         new = rival_costs(cell, problems[indices.start : indices.stop], indices, starts)
         costs = {name: record["costs"].get(name, []) + values for name, values in new.items()}
-        record = record | {
-            "count": indices.stop,
-            "digest": digest(problems[: indices.stop]),
-            "costs": costs,
-        }
+        record = record | {"problems": known[: indices.stop], "costs": costs}
         append(path, record)
     return record
 
 
 def our_record(cell: Cell, problems: Problems, old: Record | None, path: Path) -> Record:
     """What we reach without an initial pose."""
-    wanted = {"cell": str(cell), "digest": digest(problems), "solver": solver_version()}
+    wanted = {"cell": str(cell), "solver": solver_version(), "problems": digests(problems)}
     if old and wanted.items() <= old.items():
         return old
     solution = pg.solve_pnp(

@@ -31,7 +31,7 @@ def test_resect_ladybug(real_data: Path) -> None:
         ours = _cost(camera, (solution.pose.R[i].numpy(), solution.pose.t[i].numpy()))
         assert solution.cost[i].item() == pytest.approx(ours, rel=1e-9)
         theirs = [_cost(camera, pose) for pose in _rivals(camera)]
-        assert np.isfinite(theirs).any()
+        assert np.isfinite(theirs).sum() >= 3
         assert ours <= min(theirs) * (1 + 1e-9), f"camera {i}"
 
 
