@@ -1,4 +1,4 @@
-# make demo | test | lint | exhaustive | real | bench | wheel: each sets up .venv itself.
+# make demo | test | lint | exhaustive | real | bench | accuracy | wheel: each sets up .venv itself.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := $(or $(POSEGRAD_DATA),../shared/data)
@@ -7,7 +7,7 @@ DATA := $(or $(POSEGRAD_DATA),../shared/data)
 # four times as slow when anything else runs on the machine, sleeping at once twice as slow when nothing does.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: demo test lint exhaustive real real-test bench wheel clean
+.PHONY: demo test lint exhaustive real real-test bench accuracy wheel clean
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,6 +40,10 @@ real-test: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/pnp.py
+
+# How often the best known minimum is reached, beside other solvers; resumable, tables in runs/accuracy
+accuracy: .venv/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accuracy.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
