@@ -1,5 +1,6 @@
 """torch.func over solve_pnp, by value: against plain batches, re-solved differences, and one order of modes another."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,11 @@ def _solved(x: Tensor, z: Tensor, w: Tensor, K: Tensor, **options: Any) -> Tenso
     return _vector(pg.solve_pnp(x, z, K, weights=w, **options))
 
 
+def _refined(x: Tensor, z: Tensor, w: Tensor, K: Tensor) -> Tensor:
+    """The first item's, from its true pose: quicker."""
+    return _solved(x, z, w, K, init=_SCENE.pose[0])
+
+
 def _differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float) -> Tensor:
     """Jacobian by re-solving: fourth-order central differences, all displaced copies at once."""
     shift = step * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
@@ -60,6 +66,9 @@ _MASK = torch.ones(4, 6, dtype=torch.bool)
 _MASK[1, 5] = _MASK[3, 0] = False
 _PINHOLE = torch.tensor([600.0, 612.0, 320.0, 240.0], dtype=torch.float64).expand(4, 4)
 _DISTORTED = torch.cat([_PINHOLE, torch.linspace(-0.1, 0.1, 16).double().view(4, 4)], -1)
+_INFORMATION = torch.linspace(1, 30, 24).double().view(4, 6).diag_embed()
+_UP = torch.tensor([0.0, 0.6, 0.8], dtype=torch.float64)
+_TWO_FACED = random_scene(4, 6, noise=2.0, planar=True, seed=3)
 _Call = Callable[..., pg.PnPSolution]
 _MAPS: dict[str, tuple[_Call, tuple[Any, ...], tuple[Tensor, ...]]] = {
     "batch": (lambda x, z, w, K: pg.solve_pnp(x, z, K, weights=w), (0, 0, 0, 0), (_X, _Z, _W, _KS)),
@@ -81,6 +90,21 @@ _MAPS: dict[str, tuple[_Call, tuple[Any, ...], tuple[Tensor, ...]]] = {
         lambda x, z, c: pg.solve_pnp(x, z, _K, loss=pg.robust.Huber(c)),
         (0, 0, 0),
         (_X, _Z, torch.linspace(1, 3, 4).double()),
+    ),
+    "priors": (
+        lambda x, z, t, L: pg.solve_pnp(x, z, _K, prior=pg.PosePrior(pg.Pose(_SCENE.pose.R[0], t), L)),
+        (None, None, 0, 0),
+        (_X[0], _Z[0], _SCENE.pose.t[0] + 0.1 * _SCENE.pose.t, _INFORMATION),
+    ),
+    "gravity": (
+        lambda x, z, d: pg.solve_pnp(x, z, _K, constraint=pg.PoseConstraint(gravity=(_UP, d))),
+        (0, 0, 0),
+        (_X, _Z, _SCENE.pose.R @ _UP),
+    ),
+    "several solutions": (
+        lambda x, z: pg.solve_pnp(x, z, _K, num_solutions=2),
+        (0, 0),
+        (_TWO_FACED.points2d, _TWO_FACED.points3d),
     ),
 }
 
@@ -112,7 +136,7 @@ def test_derivatives_equal_re_solving() -> None:
     for position, step in enumerate((1e-2, 1e-3, 1e-3, 1e-2)):
 
         def function(value: Tensor, position: int = position) -> Tensor:
-            return _solved(*(value if i == position else inputs[i] for i in range(4)))  # type: ignore[misc]
+            return _refined(*(value if i == position else inputs[i] for i in range(4)))  # type: ignore[misc]
 
         value = inputs[position]
         expected = _differences(function, value, step)
@@ -125,6 +149,56 @@ def test_derivatives_equal_re_solving() -> None:
         torch.testing.assert_close(vjp(function, value)[1](direction)[0].flatten(), direction @ flat)
         chunked = jacrev(function, chunk_size=5)(value)
         torch.testing.assert_close(chunked, reverse, rtol=1e-12, atol=1e-14)
+
+
+_EXTRAS: dict[str, tuple[Callable[[Tensor], Tensor], Tensor]] = {
+    "camera": (lambda p: _vector(pg.solve_pnp(_X[0], _Z[0], pg.cameras.OpenCV(p))), _DISTORTED[2]),
+    "robust scale": (lambda c: _vector(pg.solve_pnp(_X[0], _Z[0], _K, loss=pg.robust.Huber(c))), _W[0, 0]),
+    "weight matrices": (
+        lambda W: _solved(_X[0], _Z[0], W @ W.mT, _K),
+        torch.eye(2).double() + _X[0, :, None] / 1e3,
+    ),
+    "information": (
+        lambda L: _vector(pg.solve_pnp(_X[0], _Z[0], _K, prior=pg.PosePrior(_SCENE.pose[0], L @ L.mT))),
+        _INFORMATION[0] + 0.1,
+    ),
+    "mean": (
+        lambda t: _vector(
+            pg.solve_pnp(_X[0], _Z[0], _K, prior=pg.PosePrior(pg.Pose(_SCENE.pose.R[1], t), _INFORMATION[1]))
+        ),
+        _SCENE.pose.t[1],
+    ),
+    "pixels under gravity": (
+        lambda x: _vector(
+            pg.solve_pnp(x, _Z[0], _K, constraint=pg.PoseConstraint(gravity=(_UP, _SCENE.pose.R[0] @ _UP)))
+        ),
+        _X[0],
+    ),
+    "pixels of two solutions": (
+        lambda x: torch.cat(
+            [p.R.flatten(-2) for p in [pg.solve_pnp(x, _Z[0], _K, num_solutions=2).alternatives.pose]],
+            -1,  # type: ignore[union-attr]
+        ),
+        _X[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _EXTRAS)
+def test_forward_and_reverse_mode_agree_for_whatever_a_pose_depends_on(name: str) -> None:
+    """That reverse mode is right is shown where each is tested."""
+    function, value = _EXTRAS[name]
+    reverse = jacrev(function)(value)
+    assert reverse.abs().max() > 1e-9
+    for first in (jacfwd(function)(value), vmap(jacrev(function))(value[None])[0]):
+        torch.testing.assert_close(first, reverse, rtol=1e-8, atol=1e-12)
+    direction = torch.linspace(-1, 2, function(value).numel()).double()
+
+    def number(value: Tensor) -> Tensor:
+        return function(value).flatten() @ direction
+
+    second = jacrev(jacrev(number))(value)
+    torch.testing.assert_close(hessian(number)(value), second, rtol=1e-8, atol=1e-12)
 
 
 def test_jacobians_mapped_over_a_batch() -> None:
@@ -145,7 +219,7 @@ def test_second_derivatives_equal_differences_of_first_ones() -> None:
     direction = torch.linspace(-1, 2, 12).double()
 
     def function(x: Tensor) -> Tensor:
-        return _solved(x, _Z[0], _W[0], _K) @ direction
+        return _refined(x, _Z[0], _W[0], _K) @ direction
 
     expected = _differences(grad(function), _X[0], 1e-1)
     second = hessian(function)(_X[0])
@@ -161,7 +235,7 @@ def test_third_derivatives_in_every_order_of_modes() -> None:
     along = torch.linspace(-1, 1, 12).double().view(6, 2)
 
     def function(s: Tensor) -> Tensor:
-        return _solved(_X[0] + s * along, _Z[0], _W[0], _K)[0]
+        return _refined(_X[0] + s * along, _Z[0], _W[0], _K)[0]
 
     zero = torch.zeros((), dtype=torch.float64)
     second = vmap(grad(grad(function)))
@@ -205,6 +279,20 @@ def test_an_ensemble_of_networks() -> None:
             torch.testing.assert_close(gradients[name][i], wanted, rtol=1e-9, atol=1e-13)
 
 
+def _derivatives(x: Tensor, z: Tensor) -> list[Tensor]:
+    """First and second ones of every item, by reverse and forward mode."""
+    direction = torch.linspace(-1, 2, 12).double()
+
+    def function(x: Tensor, z: Tensor) -> Tensor:
+        return _vector(pg.solve_pnp(x, z, _K)) @ direction
+
+    transforms = [grad(function, (0, 1)), jacfwd(function, (0, 1)), hessian(function, (0, 1))]
+    return [leaf for t in transforms for leaf in _pytree.tree_leaves(vmap(t)(x, z))]
+
+
+_clean_derivatives = functools.cache(lambda: _derivatives(_X, _Z))
+
+
 @pytest.mark.parametrize(
     ("name", "where", "value", "status"),
     [
@@ -213,6 +301,7 @@ def test_an_ensemble_of_networks() -> None:
         ("points3d", (slice(None),), 0.3, pg.Status.DEGENERATE),
         ("points3d", (slice(None), 0), 1.7e308, None),
     ],
+    ids=["NaN", "overflow", "one point", "overflow of the centre"],
 )
 def test_a_failed_item_has_no_derivative_under_any_transform(
     name: str, where: Any, value: float, status: pg.Status | None
@@ -225,21 +314,13 @@ def test_a_failed_item_has_no_derivative_under_any_transform(
     assert status is None or solution.status[_BAD] == status
     assert all(bool(leaf.isfinite().all()) for leaf in _pytree.tree_leaves(solution))
     _assert_same(pg.solve_pnp(x, z, _K), solution)
-    directions = torch.linspace(-1, 2, 12).double()
-
-    def function(x: Tensor, z: Tensor) -> Tensor:
-        return _vector(pg.solve_pnp(x, z, _K)) @ directions
-
-    clean = [vmap(transform(function, (0, 1)))(_X, _Z) for transform in (grad, jacfwd)]
-    tested = [vmap(transform(function, (0, 1)))(x, z) for transform in (grad, jacfwd)]
-    tested += [h for row in vmap(hessian(function, (0, 1)))(x, z) for h in [row]]
-    clean += [h for row in vmap(hessian(function, (0, 1)))(_X, _Z) for h in [row]]
-    for got, wanted in zip(tested, clean, strict=True):
-        for g, w in zip(got, wanted, strict=True):
-            assert bool((g[_BAD] == 0).all())
-            torch.testing.assert_close(g[others], w[others], rtol=1e-9, atol=1e-13)
-    _, tangent = jvp(function, (x, z), (torch.ones_like(x), torch.full_like(z, torch.nan)))
-    assert tangent[_BAD] == 0
+    for got, wanted in zip(_derivatives(x, z), _clean_derivatives(), strict=True):
+        assert bool((got[_BAD] == 0).all())
+        assert bool((wanted[others].flatten(1).abs().amax(-1) > 0).all())
+        torch.testing.assert_close(got[others], wanted[others], rtol=1e-9, atol=1e-13)
+    nans = torch.full_like(z, torch.nan)
+    tangent = jvp(lambda x, z: pg.solve_pnp(x, z, _K).pose.t, (x, z), (torch.ones_like(x), nans))[1]
+    assert bool((tangent[_BAD] == 0).all())
 
 
 def test_dual_numbers() -> None:

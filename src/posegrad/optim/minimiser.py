@@ -141,7 +141,8 @@ class _Minimiser(torch.autograd.Function):
         of_args = tangents[1 : 1 + call.num_args]
         needed = [tangent is not None for tangent in of_args]
         if not any(needed):
-            return (None,) * (len(ctx.saved_tensors) - call.num_args + _NUM_NUMBERS)
+            variable = ctx.saved_tensors[call.num_args : -1]
+            return (*(torch.zeros_like(value) for value in variable), None, *(None,) * _NUM_NUMBERS)
         # torch turns forward mode off here, for outer levels too: their tangents would be lost without a word. The
         # saved tensors carry the tangents of this level, which must not be counted twice.
         with forward_ad._set_fwd_grad_enabled(True):
