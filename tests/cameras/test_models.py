@@ -6,6 +6,7 @@ import numba
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from posegrad.cameras import (
     FOV,
@@ -155,6 +156,24 @@ def test_transforms_see_through_a_camera(name: str) -> None:
     for i in range(2):
         for jacobian in by_mode:
             torch.testing.assert_close(jacobian[i], by_loop[i], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_value_is_asked_for(name: str) -> None:
+    """On a GPU each question to a tensor would wait for all work before it."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert not any(word in str(function) for word in ("local_scalar", "nonzero", "masked_select"))
+            return function(*args, **(kwargs or {}))
+
+    params = camera(name).params
+    points = points_in_field(camera(name), 5, 0.5)
+    with Watch():
+        model = MODELS[name](params)
+        pixels = model.project_with_jacobian(points).points2d
+        model.contracted_hessian(points, pixels)
+        model.unproject(pixels)
 
 
 def test_parameters_that_are_not_numbers_stay_in_their_item() -> None:
