@@ -15,6 +15,7 @@ from posegrad.cameras import (
     Division,
     OpenCV,
     OpenCVFisheye,
+    Perspective,
     SimpleRadial,
     plane,
     profiles,
@@ -226,6 +227,16 @@ def test_field_of_view_is_even_and_a_pinhole_at_zero() -> None:
     plus, minus = (FOV(params + sign * 0.7 * step).project(points).points2d for sign in (1, -1))
     torch.testing.assert_close(plus, minus, rtol=0, atol=0)
     assert not FOV(params + 3.3 * step).project(points).valid.any(), "tan(omega / 2) < 0 mirrors the image"
+
+
+def test_tangential_terms_alone() -> None:
+    class Decentred(Perspective):
+        name = "DECENTRED"
+        parameter_names = ("f", "cx", "cy", "p1", "p2")
+
+    model = Decentred(torch.tensor([500.0, 320, 240, 3e-2, 4e-2], dtype=torch.float64))
+    torch.testing.assert_close(model.limit.sqrt(), torch.tensor([1 / 0.3]).double(), rtol=1e-5, atol=0)
+    check_camera(model, points_in_field(model, 4, within=0.7))
 
 
 def test_replace_moves_the_field_with_the_parameters() -> None:
