@@ -6,6 +6,7 @@ import numba
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from posegrad.cameras import (
     FOV,
@@ -14,6 +15,7 @@ from posegrad.cameras import (
     Division,
     OpenCV,
     OpenCVFisheye,
+    Perspective,
     SimpleRadial,
     plane,
     profiles,
@@ -157,6 +159,24 @@ def test_transforms_see_through_a_camera(name: str) -> None:
             torch.testing.assert_close(jacobian[i], by_loop[i], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_no_value_is_asked_for(name: str) -> None:
+    """On a GPU each question to a tensor would wait for all work before it."""
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert not any(word in str(function) for word in ("local_scalar", "nonzero", "masked_select"))
+            return function(*args, **(kwargs or {}))
+
+    params = camera(name).params
+    points = points_in_field(camera(name), 5, 0.5)
+    with Watch():
+        model = MODELS[name](params)
+        pixels = model.project_with_jacobian(points).points2d
+        model.contracted_hessian(points, pixels)
+        model.unproject(pixels)
+
+
 def test_parameters_that_are_not_numbers_stay_in_their_item() -> None:
     for name in ("OPENCV", "FULL_OPENCV", "FOV", "OPENCV_FISHEYE", "DIVISION"):
         good = camera(name)
@@ -207,6 +227,16 @@ def test_field_of_view_is_even_and_a_pinhole_at_zero() -> None:
     plus, minus = (FOV(params + sign * 0.7 * step).project(points).points2d for sign in (1, -1))
     torch.testing.assert_close(plus, minus, rtol=0, atol=0)
     assert not FOV(params + 3.3 * step).project(points).valid.any(), "tan(omega / 2) < 0 mirrors the image"
+
+
+def test_tangential_terms_alone() -> None:
+    class Decentred(Perspective):
+        name = "DECENTRED"
+        parameter_names = ("f", "cx", "cy", "p1", "p2")
+
+    model = Decentred(torch.tensor([500.0, 320, 240, 3e-2, 4e-2], dtype=torch.float64))
+    torch.testing.assert_close(model.limit.sqrt(), torch.tensor([1 / 0.3]).double(), rtol=1e-5, atol=0)
+    check_camera(model, points_in_field(model, 4, within=0.7))
 
 
 def test_replace_moves_the_field_with_the_parameters() -> None:

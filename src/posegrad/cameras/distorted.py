@@ -64,7 +64,7 @@ class Distorted(Camera):
 
     def _field(self) -> Tensor:
         _, _, radial, tangential = self._split()
-        if not radial:
+        if not radial and tangential is None:
             return torch.full_like(self.params[..., :1].detach(), whole(self.largest, self.params.dtype))
         return fold(self.profile, radial, tangential, self.largest, self.denominator)
 

@@ -40,7 +40,7 @@ def fold(
     with torch.no_grad():
         coefficients = tuple(c.detach() for c in coefficients)
         p = None if tangential is None else torch.hypot(tangential[0].detach(), tangential[1].detach())
-        like = coefficients[0]
+        like = (*coefficients, *(tangential or ()))[0].detach()
         steps = torch.arange(_SAMPLES + 1, dtype=like.dtype, device=like.device)
         low = torch.zeros_like(like)
         width = torch.full_like(like, largest / (1 + largest))

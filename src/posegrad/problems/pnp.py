@@ -43,7 +43,7 @@ class PnPSolution(Solution):
     ``pose`` is finite for every item, and the identity one unit ahead where the input was bad; use it, and what
     you compute from it, only where ``ok``: see :func:`posegrad.masked_mean`. ``cost`` is in pixels squared,
     ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
-    means: points behind the camera.
+    means: points behind the camera, or outside of its model's field.
 
     With ``num_solutions=k``, ``alternatives`` is a solution of batch shape (..., k): the best k minima that differ,
     best first (so that the first of them is the answer itself), each with its own gradient; where there are fewer,
@@ -55,7 +55,8 @@ class PnPSolution(Solution):
     ambiguity: Float[Tensor, "*batch"] | None = None
 
     _ADVICE: ClassVar[dict[Status, str]] = {
-        Status.INFEASIBLE: "Points behind the camera: check the init, the axes (z forward) and the camera's signs.",
+        Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
+        "forward), the camera's signs and its distortion.",
         Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
         Status.TOO_FEW_POINTS: "Fewer than 4 unmasked points of positive weight (3 with an init).",
     }
