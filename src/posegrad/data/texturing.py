@@ -21,7 +21,7 @@ DEPTH_TOLERANCE = 0.02
 
 
 def square(radius: int) -> np.ndarray:
-    """Structuring element of morphology: all pixels within a radius along both axes."""
+    """Structuring element that reaches `radius` pixels to every side."""
     return np.ones((2 * radius + 1,) * 2, dtype=np.uint8)
 
 
