@@ -65,6 +65,7 @@ def sandwich_covariance(
     gradients: Float[Tensor, "*batch N D"],
     *,
     correction: float | Float[Tensor, "*#batch"] = 1.0,
+    known: Float[Tensor, "*batch D D"] | None = None,
 ) -> Covariance:
     """Covariance ``H^-1 (sum_i g_i g_i^T) H^-1`` of a minimiser of ``sum_i f_i``, with g_i the gradient of f_i there.
 
@@ -79,6 +80,8 @@ def sandwich_covariance(
             together); their sum is zero at the minimum.
         correction: multiplies the result. The minimum fits a part of the noise, which makes the plain form too small:
             ``M / (M - D)`` for M residuals of equal leverage.
+        known: (..., D, D) added to the sum, after the correction: covariance of the gradient of what stands in the cost
+            beside the data. For a Gaussian prior that is its information.
 
     Reference: White, Econometrica 48 (1980); Huber, "Robust Statistics", section 6.3 (1981).
 
@@ -87,9 +90,14 @@ def sandwich_covariance(
     """
     inverse, positive = inverse_positive(H)
     finite = positive & gradients.detach().isfinite().all(-1).all(-1)
+    if known is not None:
+        finite = finite & known.detach().isfinite().all(-1).all(-1)
     influence = torch.where(finite[..., None, None], gradients, 0.0) @ inverse
     factor = torch.as_tensor(correction, dtype=H.dtype, device=H.device)
-    return _unknown_elsewhere(factor[..., None, None] * (influence.mT @ influence), finite)
+    matrix = factor[..., None, None] * (influence.mT @ influence)
+    if known is not None:
+        matrix = matrix + inverse @ torch.where(finite[..., None, None], known, 0.0) @ inverse
+    return _unknown_elsewhere(matrix, finite)
 
 
 def noise_variance(

@@ -76,3 +76,11 @@ class Formulation:
             return hessian
         basis = variable.basis
         return torch.matmul(basis @ hessian, basis.mT)
+
+    def part(self, hessian: Float[Tensor, "B 6 6"], variable: Any) -> Float[Tensor, "B K K"]:
+        """A Hessian of the pose's tangent in the variable's."""
+        return hessian if self.free else torch.matmul(variable.basis.mT @ hessian, variable.basis)
+
+    def along(self, gradients: Float[Tensor, "B N 6"], variable: Any) -> Float[Tensor, "B N K"]:
+        """Gradients of the pose's tangent in the variable's."""
+        return gradients if self.free else gradients @ variable.basis
