@@ -50,8 +50,11 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+# One process a core, each of one thread
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 wheel: .venv/.dev
 	bash tests/wheel.sh
@@ -61,4 +64,4 @@ clean:
 
 # The full product of cameras x losses x weights, and the long fuzz: tens of minutes
 exhaustive: .venv/.dev
-	$(BIN)/pytest -m exhaustive
+	$(PYTEST) -m exhaustive

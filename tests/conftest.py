@@ -1,11 +1,13 @@
 """Shapes are checked at run time in the tests only, and only behind the public door, whose own errors come first."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+from filelock import FileLock
 
 jaxtyping.install_import_hook(
     [
@@ -19,6 +21,23 @@ jaxtyping.install_import_hook(
     "beartype.beartype",
 )
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``shared_folder(name, fill)``: to be read only; filled by whichever process of pytest-xdist comes first."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        path = root / name
+        with FileLock(root / f"{name}.lock"):
+            if not path.exists():
+                fill(root / f"{name}.part")
+                (root / f"{name}.part").rename(path)
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")

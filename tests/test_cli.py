@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,9 @@ from posegrad.data import DatasetError, RenderConfig, render_dataset
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli") / "toy"
+def dataset(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     small = RenderConfig(train_frames=6, test_frames=3, width=96, height=80, focal=168.0, samples=1)
-    render_dataset(root, small, workers=1, progress=False)
-    return root
+    return shared_folder("cli", lambda root: render_dataset(root, small, workers=1, progress=False))
 
 
 @pytest.fixture

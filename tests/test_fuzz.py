@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import posegrad as pg
@@ -152,14 +152,20 @@ def _check(call: dict[str, Any]) -> None:
 _COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@given(calls())
-@settings(max_examples=500, **_COMMON)
-def test_500_calls(call: dict[str, Any]) -> None:
-    _check(call)
+# Parts, so that several processes share the work.
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_500_calls(part: int) -> None:
+    _fuzz(part, 100)
 
 
 @pytest.mark.exhaustive
-@given(calls())
-@settings(max_examples=10_000, **_COMMON)
-def test_10000_calls(call: dict[str, Any]) -> None:
-    _check(call)
+@pytest.mark.parametrize("part", range(5, 25))
+def test_10000_calls(part: int) -> None:
+    _fuzz(part, 500)
+
+
+def _fuzz(part: int, count: int) -> None:
+    """Other calls for every part, the same every time."""
+    seed(part)(settings(max_examples=count, **_COMMON)(given(calls())(_check)))()

@@ -79,15 +79,35 @@ class _Layer:
 
 
 class BPnP(_Layer):
-    """PnP with one model (n, 3) for the batch: ``BPnP.apply(pts2d, pts3d, K, ini_pose=None)``."""
+    """PnP with one model (n, 3) for the batch: ``BPnP.apply(pts2d, pts3d, K, ini_pose=None)``.
+
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(2, 8)
+    >>> pixels = batch_project(torch.cat([scene.pose.rotvec(), scene.pose.t], -1), scene.points3d[0], scene.K)
+    >>> BPnP.apply(pixels, scene.points3d[0], scene.K).shape
+    torch.Size([2, 6])
+    """
 
 
 class BPnP_fast(_Layer):
-    """The same as :class:`BPnP`: the original's fast variant traded the exact Hessian for speed, ours need not."""
+    """The same as :class:`BPnP`: the original's fast variant traded the exact Hessian for speed, ours need not.
+
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(2, 8)
+    >>> pixels = batch_project(torch.cat([scene.pose.rotvec(), scene.pose.t], -1), scene.points3d[0], scene.K)
+    >>> BPnP_fast.apply(pixels, scene.points3d[0], scene.K).shape
+    torch.Size([2, 6])
+    """
 
 
 class BPnP_m3d(_Layer):
-    """PnP with one model an item (B, n, 3)."""
+    """PnP with one model an item (B, n, 3).
+
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(2, 8)
+    >>> BPnP_m3d.apply(scene.points2d, scene.points3d, scene.K).shape
+    torch.Size([2, 6])
+    """
 
     _model_dims = (3,)
     _model_shape = "(B, n, 3)"
@@ -106,6 +126,13 @@ def batch_project(
 
     Returns:
         (B, n, 2) pixels.
+
+    Raises:
+        ValueError: on other shapes.
+
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    >>> batch_project(torch.tensor([[0.0, 0, 0, 0, 0, 5]]), torch.tensor([[1.0, 0, 0]]), K)
+    tensor([[[420., 240.]]])
     """
     expected = (6,) if angle_axis else (3, 4)
     if tuple(P.shape[1:]) != expected:

@@ -41,7 +41,19 @@ def reprojection_residuals(
     camera: Camera | Tensor,
     pose: Pose,
 ) -> Float[Tensor, "*batch N 2"]:
-    """Projection minus observation, (..., N, 2) pixels; arguments as in :func:`project_points`."""
+    """Projection minus observation, (..., N, 2) pixels; arguments as in :func:`project_points`.
+
+    The square of a residual has a gradient everywhere, its norm has none at zero.
+
+    Raises:
+        TypeError, ValueError: for wrong types, shapes, or numbers of points that differ.
+
+    >>> import posegrad as pg
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    >>> pose = pg.Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 5.0]))
+    >>> pg.reprojection_residuals(torch.tensor([[419.0, 242.0]]), torch.tensor([[1.0, 0, 0]]), K, pose)
+    tensor([[ 1., -2.]])
+    """
     _check_last(points2d, "points2d", 2)
     _check_last(points3d, "points3d", 3)
     if points2d.shape[-2] != points3d.shape[-2]:

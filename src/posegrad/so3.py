@@ -180,5 +180,11 @@ def matrix_from_quat_wxyz(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch
 
 
 def normalise(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """A rotation close to ``R``: exact rotations are kept to rounding, drift is removed."""
+    """A rotation close to ``R``: exact rotations are kept to rounding, drift is removed.
+
+    >>> drifted = exp(torch.tensor([0.1, 0.2, 0.3])) + 1e-3
+    >>> R = normalise(drifted)
+    >>> torch.allclose(R @ R.mT, torch.eye(3), atol=1e-6)
+    True
+    """
     return matrix_from_quat_wxyz(quat_wxyz_from_matrix(R))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,5 @@ TINY = RenderConfig(train_frames=14, test_frames=4, occluded_share=0.5, image_fo
 
 
 @pytest.fixture(scope="session")
-def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("toy")
-    render_dataset(root, TINY, workers=2, progress=False)
-    return root
+def toy_root(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    return shared_folder("toy", lambda root: render_dataset(root, TINY, workers=2, progress=False))

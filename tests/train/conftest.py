@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,10 @@ from posegrad.train import DataConfig, LossConfig, ModelConfig, OptimizerConfig,
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A BOP dataset of 24 + 8 small frames."""
-    root = tmp_path_factory.mktemp("dataset") / "toy"
     small = RenderConfig(train_frames=24, test_frames=8, width=160, height=120, focal=280.0, samples=1)
-    render_dataset(root, small, workers=1, progress=False)
-    return root
+    return shared_folder("training", lambda root: render_dataset(root, small, workers=1, progress=False))
 
 
 @pytest.fixture

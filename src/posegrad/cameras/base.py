@@ -18,7 +18,13 @@ from posegrad import _pytree
 
 
 class Projected(NamedTuple):
-    """Pixels, whether each point lies in the model's valid field, and d pixel / d point if asked for."""
+    """Pixels, whether each point lies in the model's valid field, and d pixel / d point if asked for.
+
+    >>> import posegrad as pg
+    >>> camera = pg.cameras.SimplePinhole(torch.tensor([500.0, 320.0, 240.0]))
+    >>> camera.project(torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, -2.0]])).valid
+    tensor([ True, False])
+    """
 
     points2d: Float[Tensor, "*batch N 2"]
     valid: Bool[Tensor, "*batch N"]
@@ -26,7 +32,13 @@ class Projected(NamedTuple):
 
 
 class Unprojected(NamedTuple):
-    """Unit bearing vectors in camera coordinates, and whether each pixel is the image of one in the valid field."""
+    """Unit bearing vectors in camera coordinates, and whether each pixel is the image of one in the valid field.
+
+    >>> import posegrad as pg
+    >>> camera = pg.cameras.SimplePinhole(torch.tensor([500.0, 320.0, 240.0]))
+    >>> camera.unproject(torch.tensor([[320.0, 240.0]])).bearings
+    tensor([[0., 0., 1.]])
+    """
 
     bearings: Float[Tensor, "*batch N 3"]
     valid: Bool[Tensor, "*batch N"]
@@ -39,6 +51,15 @@ class Camera:
     Args:
         params: (..., P) in the model's order, pixels for focal lengths and principal point; distortion parameters
             have no unit. A leading batch dimension broadcasts against the batch of the points.
+
+    >>> import posegrad as pg
+    >>> camera = pg.cameras.Pinhole(torch.tensor([500.0, 510.0, 320.0, 240.0], dtype=torch.float64))
+    >>> pixels = camera.project(torch.tensor([[1.0, 0.5, 2.0]], dtype=torch.float64)).points2d
+    >>> ray = camera.unproject(pixels).bearings
+    >>> ray / ray[..., 2:]
+    tensor([[0.5000, 0.2500, 1.0000]], dtype=torch.float64)
+    >>> camera.crop(left=100, top=50).resize(0.5).params.tolist()
+    [250.0, 255.0, 109.75, 94.75]
     """
 
     params: Float[Tensor, "*batch P"]

@@ -13,7 +13,15 @@ from posegrad.cameras.pinhole import SkewPinhole
 
 
 def as_camera(camera: "Camera | Float[Tensor, '*batch 3 3']") -> Camera:
-    """The camera itself, or the one a calibration matrix K (..., 3, 3) stands for."""
+    """The camera itself, or the one a calibration matrix K (..., 3, 3) stands for.
+
+    Raises:
+        TypeError, ValueError: for anything else.
+
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+    >>> as_camera(K).name
+    'SKEW_PINHOLE'
+    """
     if isinstance(camera, Camera):
         return camera
     if not isinstance(camera, Tensor):

@@ -34,6 +34,16 @@ class Distorted(Camera):
     The valid field: points that the lens images with ``|m|^2 < limit``, the largest disc on which the derivative of d
     is positive definite, which makes d one-to-one there. Without tangential terms it ends at the first fold or pole
     of ``r g(r^2)``; with them, where d first folds in some direction.
+
+    Raises:
+        TypeError, ValueError: for parameters of another type or number.
+
+    >>> import posegrad as pg
+    >>> camera = pg.cameras.SimpleRadial(torch.tensor([500.0, 320, 240, -0.3], dtype=torch.float64))
+    >>> camera.limit  # r (1 - 0.3 r^2) rises up to r^2 = 1 / (3 * 0.3)
+    tensor([1.1111], dtype=torch.float64)
+    >>> camera.project(torch.tensor([[0.5, 0.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)).valid
+    tensor([ True, False])
     """
 
     #: (..., 1) squared radius in the ideal image up to which the model holds; follows from the parameters
@@ -182,7 +192,15 @@ class Distorted(Camera):
 
 
 class Perspective(Distorted):
-    """Distorted perspective images; the field is ``z > 0``, ``(x^2 + y^2) / z^2 < limit`` (at most 1e8)."""
+    """Distorted perspective images; the field is ``z > 0``, ``(x^2 + y^2) / z^2 < limit`` (at most 1e8).
+
+    >>> class Cubic(Perspective):
+    ...     name = "CUBIC"
+    ...     parameter_names = ("f", "cx", "cy", "k")
+    ...     profile = staticmethod(lambda s, k: (1 + k * s**3, 3 * k * s**2, 6 * k * s))  # g(r^2), g', g''
+    >>> Cubic(torch.tensor([500.0, 320.0, 240.0, 0.1])).project(torch.tensor([[1.0, 0.0, 1.0]])).points2d
+    tensor([[870., 240.]])
+    """
 
     def _lens(self, points_cam: Tensor, order: int) -> Rays:
         return lenses.perspective(points_cam, self.limit, order)
@@ -192,7 +210,14 @@ class Perspective(Distorted):
 
 
 class Equidistant(Distorted):
-    """Distorted equidistant images: fisheye lenses; the field is ``theta^2 < limit`` (at most pi^2)."""
+    """Distorted equidistant images: fisheye lenses; the field is ``theta^2 < limit`` (at most pi^2).
+
+    >>> class Plain(Equidistant):
+    ...     name = "PLAIN"
+    ...     parameter_names = ("f", "cx", "cy")
+    >>> Plain(torch.tensor([200.0, 320.0, 240.0])).project(torch.tensor([[1.0, 0.0, 0.0]])).points2d  # 90 degrees
+    tensor([[634.1593, 240.0000]])
+    """
 
     wide: ClassVar[bool] = True
     largest: ClassVar[float] = torch.pi

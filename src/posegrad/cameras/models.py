@@ -37,7 +37,12 @@ class SimpleRadial(Perspective):
 
 
 class Radial(Perspective):
-    """``g = 1 + k1 s + k2 s^2``; params (..., 5) = (f, cx, cy, k1, k2) (COLMAP ``RADIAL``)."""
+    """``g = 1 + k1 s + k2 s^2``; params (..., 5) = (f, cx, cy, k1, k2) (COLMAP ``RADIAL``).
+
+    >>> camera = Radial(torch.tensor([500.0, 320.0, 240.0, -0.1, 0.02]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 1.0]])).points2d
+    tensor([[780., 240.]])
+    """
 
     name: ClassVar[str] = "RADIAL"
     parameter_names: ClassVar[tuple[str, ...]] = ("f", "cx", "cy", "k1", "k2")
@@ -48,6 +53,10 @@ class OpenCV(Perspective):
     """``g = 1 + k1 s + k2 s^2`` and tangential terms; params (..., 8) = (fx, fy, cx, cy, k1, k2, p1, p2).
 
     COLMAP ``OPENCV``; OpenCV's four coefficients (k1, k2, p1, p2).
+
+    >>> camera = OpenCV(torch.tensor([500.0, 500.0, 320.0, 240.0, -0.1, 0.02, 0.001, 0.002]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 1.0]])).points2d
+    tensor([[783.0000, 240.5000]])
     """
 
     name: ClassVar[str] = "OPENCV"
@@ -60,6 +69,10 @@ class FullOpenCV(Perspective):
 
     Params (..., 12) = (fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6). COLMAP ``FULL_OPENCV``; OpenCV's five or eight
     coefficients, in their order.
+
+    >>> camera = FullOpenCV(torch.tensor([500.0, 500, 320, 240, 0.2, 0, 0, 0, 0, 0.5, 0, 0]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 1.0]])).points2d  # g = 1.2 / 1.5
+    tensor([[720., 240.]])
     """
 
     name: ClassVar[str] = "FULL_OPENCV"
@@ -76,6 +89,10 @@ class FOV(Perspective):
     COLMAP ``FOV``; omega in radians, between -pi and pi (the sign has no effect, 0 is no distortion).
 
     Reference: Devernay & Faugeras, "Straight lines have to be straight", Machine Vision and Applications 13 (2001).
+
+    >>> camera = FOV(torch.tensor([500.0, 500.0, 320.0, 240.0, torch.pi / 2]))
+    >>> camera.project(torch.tensor([[0.5, 0.0, 1.0]])).points2d  # g = (pi / 4) / (pi / 4)
+    tensor([[570., 240.]])
     """
 
     name: ClassVar[str] = "FOV"
@@ -84,21 +101,36 @@ class FOV(Perspective):
 
 
 class SimpleFisheye(Equidistant):
-    """``g = 1``, equidistant; params (..., 3) = (f, cx, cy) (COLMAP ``SIMPLE_FISHEYE``)."""
+    """``g = 1``, equidistant; params (..., 3) = (f, cx, cy) (COLMAP ``SIMPLE_FISHEYE``).
+
+    >>> camera = SimpleFisheye(torch.tensor([200.0, 320.0, 240.0]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 0.0]])).points2d  # 90 degrees from the axis
+    tensor([[634.1593, 240.0000]])
+    """
 
     name: ClassVar[str] = "SIMPLE_FISHEYE"
     parameter_names: ClassVar[tuple[str, ...]] = ("f", "cx", "cy")
 
 
 class Fisheye(Equidistant):
-    """``g = 1``, equidistant; params (..., 4) = (fx, fy, cx, cy) (COLMAP ``FISHEYE``)."""
+    """``g = 1``, equidistant; params (..., 4) = (fx, fy, cx, cy) (COLMAP ``FISHEYE``).
+
+    >>> camera = Fisheye(torch.tensor([200.0, 210.0, 320.0, 240.0]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 0.0]])).points2d  # 90 degrees from the axis
+    tensor([[634.1593, 240.0000]])
+    """
 
     name: ClassVar[str] = "FISHEYE"
     parameter_names: ClassVar[tuple[str, ...]] = ("fx", "fy", "cx", "cy")
 
 
 class SimpleRadialFisheye(Equidistant):
-    """``g = 1 + k theta^2``; params (..., 4) = (f, cx, cy, k) (COLMAP ``SIMPLE_RADIAL_FISHEYE``)."""
+    """``g = 1 + k theta^2``; params (..., 4) = (f, cx, cy, k) (COLMAP ``SIMPLE_RADIAL_FISHEYE``).
+
+    >>> camera = SimpleRadialFisheye(torch.tensor([200.0, 320.0, 240.0, 0.1]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 0.0]])).points2d  # 90 degrees from the axis
+    tensor([[711.6749, 240.0000]])
+    """
 
     name: ClassVar[str] = "SIMPLE_RADIAL_FISHEYE"
     parameter_names: ClassVar[tuple[str, ...]] = ("f", "cx", "cy", "k")
@@ -106,7 +138,12 @@ class SimpleRadialFisheye(Equidistant):
 
 
 class RadialFisheye(Equidistant):
-    """``g = 1 + k1 theta^2 + k2 theta^4``; params (..., 5) = (f, cx, cy, k1, k2) (COLMAP ``RADIAL_FISHEYE``)."""
+    """``g = 1 + k1 theta^2 + k2 theta^4``; params (..., 5) = (f, cx, cy, k1, k2) (COLMAP ``RADIAL_FISHEYE``).
+
+    >>> camera = RadialFisheye(torch.tensor([200.0, 320.0, 240.0, 0.1, -0.02]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 0.0]])).points2d  # 90 degrees from the axis
+    tensor([[673.4225, 240.0000]])
+    """
 
     name: ClassVar[str] = "RADIAL_FISHEYE"
     parameter_names: ClassVar[tuple[str, ...]] = ("f", "cx", "cy", "k1", "k2")
@@ -138,6 +175,11 @@ class Division(Distorted):
     field reaches beyond 90 degrees; for k > 0 it is ``z > 0``, ``z^2 > 4 k rho^2``. In both ``a^2 + b^2 < 1e8``.
 
     Reference: Fitzgibbon, "Simultaneous linear estimation of multiple view geometry and lens distortion", CVPR 2001.
+
+    >>> camera = Division(torch.tensor([500.0, 500.0, 320.0, 240.0, -0.25]))
+    >>> ray = torch.tensor([[1.0, 0.0, 1 - 0.25]])  # of the image (a, b) = (1, 0)
+    >>> camera.project(ray).points2d
+    tensor([[820., 240.]])
     """
 
     name: ClassVar[str] = "DIVISION"
@@ -156,7 +198,12 @@ class Division(Distorted):
 
 
 class SimpleDivision(Division):
-    """As :class:`Division` with one focal length; params (..., 4) = (f, cx, cy, k) (COLMAP ``SIMPLE_DIVISION``)."""
+    """As :class:`Division` with one focal length; params (..., 4) = (f, cx, cy, k) (COLMAP ``SIMPLE_DIVISION``).
+
+    >>> camera = SimpleDivision(torch.tensor([500.0, 320.0, 240.0, -0.25]))
+    >>> camera.project(torch.tensor([[1.0, 0.0, 1 - 0.25]])).points2d
+    tensor([[820., 240.]])
+    """
 
     name: ClassVar[str] = "SIMPLE_DIVISION"
     parameter_names: ClassVar[tuple[str, ...]] = ("f", "cx", "cy", "k")

@@ -111,6 +111,10 @@ class SkewPinhole(_PinholeFamily):
     """``u = fx x/z + skew y/z + cx, v = fy y/z + cy``; params (..., 5) = (fx, fy, cx, cy, skew) in pixels.
 
     What a bare calibration matrix K means wherever a camera is accepted. Not a COLMAP model.
+
+    >>> K = torch.tensor([[500.0, 5, 320], [0, 510, 240], [0, 0, 1]])
+    >>> SkewPinhole.from_matrix(K).params
+    tensor([500., 510., 320., 240.,   5.])
     """
 
     name: ClassVar[str] = "SKEW_PINHOLE"

@@ -41,6 +41,16 @@ def argmin_layer(
         A function from ``args`` to a :class:`Solution`.
 
     Reference: Gould et al., arXiv:1607.05447 (2016).
+
+    >>> class Mean(Problem):  # argmin_m 1/2 |m - x|^2
+    ...     dimension = 1
+    ...     def residual(self, variable, args):
+    ...         return variable - args
+    >>> layer = argmin_layer(lambda x: x.mean(-1, keepdim=True), Mean())
+    >>> x = torch.tensor([[1.0, 2.0, 4.0, 5.0]], requires_grad=True)
+    >>> layer(x).variable.sum().backward()
+    >>> x.grad
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
     if not isinstance(problem, Problem):

@@ -30,6 +30,9 @@ class LevenbergMarquardt:
             magnitude is degenerate. None: 64 machine epsilons.
 
     Reference: Marquardt, SIAM J. Appl. Math. 11 (1963); Nielsen, IMM-REP-1999-05 (the damping's schedule).
+
+    >>> LevenbergMarquardt(max_steps=20).initial_damping
+    0.0001
     """
 
     max_steps: int = 100

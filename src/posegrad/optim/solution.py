@@ -26,6 +26,15 @@ class Solution:
         num_steps: (...) steps taken (accepted or not) by the winning candidate.
         decrement: (...) Newton decrement ``sqrt(g^T H^-1 g)`` at the answer, in the unit of sqrt(cost).
         hessian: (..., D, D) exact Hessian of the cost in the tangent at the answer; zero where the item failed.
+
+    >>> import posegrad as pg
+    >>> class Mean(pg.Problem):
+    ...     dimension = 1
+    ...     def residual(self, variable, args):
+    ...         return variable - args
+    >>> solution = pg.argmin_layer(lambda x: x.mean(-1, keepdim=True), Mean())(torch.tensor([[1.0, 3.0]]))
+    >>> solution.variable, solution.cost, solution.ok
+    (tensor([[2.]]), tensor([1.]), tensor([True]))
     """
 
     #: what a status means for the problem at hand, where more can be said than in general

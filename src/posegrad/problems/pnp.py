@@ -49,6 +49,17 @@ class PnPSolution(Solution):
     best first (so that the first of them is the answer itself), each with its own gradient; where there are fewer,
     the status is NO_OTHER. ``ambiguity`` (...) is the best cost over the second best, in [0, 1]: 0 where there is no
     second, 1 where both fit exactly. Otherwise both are None.
+
+    >>> import posegrad as pg
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(2, 6)
+    >>> scene.points2d[0] = float("nan")
+    >>> solution = pg.solve_pnp(scene.points2d, scene.points3d, scene.K)
+    >>> solution.ok.tolist(), solution.pose.R.shape, solution.hessian.shape
+    ([False, True], torch.Size([2, 3, 3]), torch.Size([2, 6, 6]))
+    >>> print(solution.describe())
+    1 x CONVERGED: Converged to a minimum: the answer and its gradient are exact.
+    1 x NOT_FINITE: The input has a NaN or an infinity where it counts.
     """
 
     alternatives: "PnPSolution | None" = None

@@ -13,7 +13,12 @@ Formula = tuple[Any, Any, Any]  # value, first and second derivative by u
 
 
 class Rho(NamedTuple):
-    """A loss and its derivatives by the squared residual s."""
+    """A loss and its derivatives by the squared residual s.
+
+    >>> import posegrad as pg
+    >>> pg.robust.Huber(1.0).evaluate(torch.tensor([4.0]))
+    Rho(value=tensor([3.]), first=tensor([0.5000]), second=tensor([-0.0625]))
+    """
 
     value: Float[Tensor, "*batch N"]
     first: Float[Tensor, "*batch N"]
@@ -22,7 +27,12 @@ class Rho(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RobustLoss:
-    """A loss ``rho(s)`` of the squared residual. An own one is a subclass with ``evaluate``, registered as a pytree."""
+    """A loss ``rho(s)`` of the squared residual. An own one is a subclass with ``evaluate``, registered as a pytree.
+
+    >>> import posegrad as pg
+    >>> pg.robust.Huber(2.0).in_units_of(torch.tensor(2.0)).scale
+    tensor(1., dtype=torch.float64)
+    """
 
     name: ClassVar[str] = ""
 
