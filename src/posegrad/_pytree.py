@@ -1,6 +1,7 @@
 """Registration of frozen dataclasses as pytrees, so that torch.func, vmap and compile see their tensors."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ T = TypeVar("T")
 tree_flatten = _pytree.tree_flatten
 tree_unflatten = _pytree.tree_unflatten
 
-_FIELDS: dict[type, tuple[str, ...]] = {}
+_REGISTERED: set[type] = set()
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
@@ -26,12 +27,13 @@ def tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     if tree is None:
         return None
     kind = type(tree)
-    if kind in _FIELDS:
+    if kind in _REGISTERED:
+        names = _fields(kind)
         values = [
             tree_map(function, getattr(tree, name), *(getattr(other, name) for other in rest))
-            for name in _FIELDS[kind]
+            for name in names
         ]
-        return _build(kind, _FIELDS[kind], values)
+        return _build(kind, names, values)
     if isinstance(tree, tuple):
         values = [tree_map(function, *branches) for branches in zip(tree, *rest, strict=True)]
         return kind(*values) if hasattr(tree, "_fields") else tuple(values)
@@ -64,6 +66,11 @@ def unflatten(structure: Any, leaves: Iterable[torch.Tensor]) -> Any:
     return tree_map(lambda _: next(left), structure)
 
 
+@functools.cache
+def _fields(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
 def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:
     """An instance without ``__init__`` and its checks: transforms put placeholders in place of tensors."""
     instance = object.__new__(cls)
@@ -73,17 +80,19 @@ def _build(cls: type[T], names: tuple[str, ...], values: Any) -> T:
 
 
 def register(cls: type[T]) -> type[T]:
-    """Class decorator: every field of the dataclass is a child of the pytree, but for those that are None."""
-    names = tuple(field.name for field in dataclasses.fields(cls))  # pyright: ignore[reportArgumentType]
-    _FIELDS[cls] = names
+    """Class decorator: every field of the dataclass is a child of the pytree, but for those that are None.
+
+    The fields are looked up when they are needed: a base class may register what a decorator then makes a dataclass.
+    """
+    _REGISTERED.add(cls)
 
     def children(value: Any) -> tuple[list[Any], tuple[str, ...]]:
-        present = tuple(name for name in names if getattr(value, name) is not None)
+        present = tuple(name for name in _fields(cls) if getattr(value, name) is not None)
         return [getattr(value, name) for name in present], present
 
     def rebuilt(values: Iterable[Any], present: tuple[str, ...]) -> T:
         given = dict(zip(present, values, strict=True))
-        return _build(cls, names, [given.get(name) for name in names])
+        return _build(cls, _fields(cls), [given.get(name) for name in _fields(cls)])
 
     _pytree.register_pytree_node(
         cls,

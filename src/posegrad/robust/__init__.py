@@ -16,6 +16,7 @@ piecewise), that returns value, first and second derivative.
 from posegrad.robust.barron import Barron as Barron
 from posegrad.robust.base import Rho as Rho
 from posegrad.robust.base import RobustLoss as RobustLoss
+from posegrad.robust.base import Scaled as Scaled
 from posegrad.robust.classical import Cauchy as Cauchy
 from posegrad.robust.classical import GemanMcClure as GemanMcClure
 from posegrad.robust.classical import Huber as Huber

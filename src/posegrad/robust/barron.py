@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad import _pytree
 from posegrad.robust.base import Formula, Scaled, is_number, parameter
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class Barron(Scaled):
     """The general loss: ``rho(u) = 2 (b / alpha) ((1 + u / b)^(alpha / 2) - 1)`` with ``b = |alpha - 2|``.

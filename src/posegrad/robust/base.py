@@ -1,6 +1,7 @@
 """What every robust loss has: evaluation, units, validity; and the scale most of them have."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -8,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from posegrad import _pytree
 
 Formula = tuple[Any, Any, Any]  # value, first and second derivative by u
 
@@ -27,7 +30,9 @@ class Rho(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RobustLoss:
-    """A loss ``rho(s)`` of the squared residual. An own one is a subclass with ``evaluate``, registered as a pytree.
+    """A loss ``rho(s)`` of the squared residual; its parameters are the fields of a frozen dataclass.
+
+    One of your own is a subclass of :class:`Scaled` with a formula, or of this with the three methods.
 
     >>> import posegrad as pg
     >>> pg.robust.Huber(2.0).in_units_of(torch.tensor(2.0)).scale
@@ -35,6 +40,9 @@ class RobustLoss:
     """
 
     name: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        _pytree.register(cls)
 
     def evaluate(self, s: Float[Tensor, "*batch N"]) -> Rho:
         """``rho(s), rho'(s), rho''(s)`` for s (..., N) >= 0, in the dtype of s; parameters broadcast over N.
@@ -54,11 +62,24 @@ class RobustLoss:
 
 @dataclass(frozen=True, eq=False, init=False)
 class Scaled(RobustLoss):
-    """A loss with a scale.
+    """A loss with a scale: ``rho(s) = c^2 unit(s / c^2)``.
+
+    A loss of your own is a subclass with ``unit(u)``, which returns value, first and second derivative.
 
     Args:
         scale: c > 0 in units of sqrt(s), a number or a tensor (...). Its square must not over- or underflow.
+
+    >>> class Welsch(Scaled):
+    ...     name = "welsch"
+    ...     @staticmethod
+    ...     def unit(u):
+    ...         e = torch.exp(-u)
+    ...         return 1 - e, e, -e
+    >>> Welsch(2.0).evaluate(torch.tensor([0.0, 4.0])).value
+    tensor([0.0000, 2.5285])
     """
+
+    unit: ClassVar[Callable[..., Formula]]
 
     scale: Float[Tensor, "*batch"]
 
@@ -81,7 +102,7 @@ class Scaled(RobustLoss):
         return ~((self.scale > 0) & (square >= torch.finfo(square.dtype).tiny) & (square < math.inf))
 
     def _at(self, u: Tensor) -> Formula:
-        raise NotImplementedError
+        return self.unit(u)
 
 
 class Piecewise(Scaled):

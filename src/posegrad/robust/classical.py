@@ -6,11 +6,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from posegrad import _pytree
 from posegrad.robust.base import Formula, Piecewise, Rho, RobustLoss, Scaled
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False)
 class Squared(RobustLoss):
     """Least squares: ``rho(s) = s``. What no loss means.
@@ -31,7 +29,6 @@ class Squared(RobustLoss):
         return torch.zeros((), dtype=torch.bool)
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class Huber(Piecewise):
     """Squares up to the scale, distances beyond: ``rho(u) = u`` for u <= 1, else ``2 sqrt(u) - 1``.
@@ -60,7 +57,6 @@ class Huber(Piecewise):
         return 2 * root - 1, first, -0.5 * first / u
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class SoftL1(Scaled):
     """A smooth Huber loss: ``rho(u) = 2 (sqrt(1 + u) - 1)``. Convex.
@@ -81,11 +77,7 @@ class SoftL1(Scaled):
         first = 1 / root
         return 2 * u / (1 + root), first, -0.5 * first / (1 + u)
 
-    def _at(self, u: Tensor) -> Formula:
-        return self.unit(u)
 
-
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class Cauchy(Scaled):
     """``rho(u) = log(1 + u)``: the pull of an outlier fades like one over its distance, and never ends.
@@ -106,11 +98,7 @@ class Cauchy(Scaled):
         first = 1 / (1 + u)
         return torch.log1p(u), first, -first * first
 
-    def _at(self, u: Tensor) -> Formula:
-        return self.unit(u)
 
-
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class GemanMcClure(Scaled):
     """``rho(u) = u / (1 + u)``: an outlier costs at most scale^2, and its pull fades like its distance cubed.
@@ -131,11 +119,7 @@ class GemanMcClure(Scaled):
         r = 1 / (1 + u)
         return u / (1 + u), r * r, -2 * r * r * r
 
-    def _at(self, u: Tensor) -> Formula:
-        return self.unit(u)
 
-
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class Tukey(Piecewise):
     """Tukey's biweight: ``rho(u) = (1 - (1 - u)^3) / 3`` for u <= 1, else 1/3.
@@ -163,7 +147,6 @@ class Tukey(Piecewise):
         return 1 / 3, 0.0, 0.0
 
 
-@_pytree.register
 @dataclass(frozen=True, eq=False, init=False)
 class Truncated(Piecewise):
     """Truncated squares: ``rho(u) = min(u, 1)``, the cost of MSAC.
