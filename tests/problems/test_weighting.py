@@ -112,3 +112,17 @@ def test_semi_definite_weights_are_legal_and_may_leave_the_pose_open() -> None:
     )  # all of them along the same one: translation across it changes nothing
     solution = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, weights=parallel, init=scene.pose)
     assert (solution.status == pg.Status.DEGENERATE).all()
+
+
+def test_matrices_for_two_points_are_refused_with_the_way_out() -> None:
+    """Or given by way of a third point that is masked."""
+    scene = random_scene(3, 3, noise=1.0, seed=2)
+    x, z, K, W = scene.points2d, scene.points3d, scene.K, _matrices(3, 3)
+    known = {"constraint": pg.PoseConstraint(rotation=scene.pose.R)}
+    with pytest.raises(ValueError, match=r"weights \(3, 2, 2\).*for N = 2 weights are numbers.*mask"):
+        pg.solve_pnp(x[:, :2], z[:, :2], K, weights=W[:, :2], **known)
+    mask = torch.tensor([True, True, False])
+    solution = pg.solve_pnp(x, z, K, weights=W, mask=mask, **known)
+    r = pg.reprojection_residuals(x, z, K, solution.pose)[:, :2]
+    expected = 0.5 * (r[..., None, :] @ W[:, :2] @ r[..., None]).sum((-1, -2, -3))
+    torch.testing.assert_close(solution.cost, expected)

@@ -56,7 +56,14 @@ class Call(NamedTuple):
             return torch.broadcast_shapes(*shapes.values())
         except RuntimeError:
             listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-            raise ValueError(f"batch dimensions do not broadcast against each other: {listed}") from None
+            hint = ""
+            if self.num_points == 2 and self.weights is not None:
+                hint = (
+                    "; for N = 2 weights are numbers (..., N): for others, add a point that mask leaves out"
+                )
+            raise ValueError(
+                f"batch dimensions do not broadcast against each other: {listed}{hint}"
+            ) from None
 
     def _parts(self) -> list[tuple[str, Tensor, int]]:
         """Every tensor with its name and the number of dimensions that are not the batch's."""

@@ -111,11 +111,14 @@ def solve_pnp(
         camera: calibration matrix K (3, 3) or (..., 3, 3) in pixels, skew included (entries below the diagonal and
             the last row are ignored), or a camera of :mod:`posegrad.cameras`.
         weights: they multiply the squared residual: numbers (..., N) >= 0, one per axis (..., N, 2), or information
-            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. (For
-            N = 2 only numbers.)
+            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. For N = 2
+            shapes would not tell: there they are numbers, and (2, 2) is a batch of two. (For others, add a point
+            that ``mask`` leaves out.)
         mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
         loss: rho, a robust loss of :mod:`posegrad.robust`, its scale in pixels times the root of the weights. Default:
-            ``rho(s) = s``. With a loss whose influence ends (Tukey, Truncated), start close: give an ``init``.
+            ``rho(s) = s``. Without ``init`` the search anneals the scale (graduated non-convexity): of 20 points 6 may
+            be anywhere and the best minimum is still found nearly always, but this is no consensus search, and for
+            more outliers, or few points, an ``init`` from one is safer.
         prior: a Gaussian prior on the pose, added to the cost. With it any number of points will do.
         constraint: parts of the pose that are known and kept: see :class:`PoseConstraint`.
         init: start pose; a constant, no gradient goes to it.

@@ -7,23 +7,22 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, descend_on, finish
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems import weighting
+from posegrad.problems.annealing import with_annealed
 from posegrad.problems.constraints import Held
 from posegrad.problems.door import neutral_pose
 from posegrad.problems.formulation import Formulation
-from posegrad.problems.reprojection import Correspondences
+from posegrad.problems.starts import first_starts, pushed_forward
 
-# Without an init: how many minima of the object-space cost are refined; for how many steps those whose first cost
-# is not _FAR times the best one's (or which are off by less than _NEAR focal lengths on the average); and how many in
-# all those whose cost then is not _HOPELESS times the best one's. Wrong minima converge slowly: without the cuts they
-# take most of the time.
-_NUM_CANDIDATES, _FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 4, 3, 1000.0, 0.03, 10, 10.0
+# For how many steps candidates are refined whose first cost is not _FAR times the best one's (or which are off by less
+# than _NEAR focal lengths on the average); and for how many in all those whose cost then is not _HOPELESS times the
+# best one's. Wrong minima converge slowly: without the cuts they take most of the time.
+_FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 3, 1000.0, 0.03, 10, 10.0
 # Two minima are one when their rotations differ by less than this, radians, and their translations by this part.
 _SAME = 1e-4
 
@@ -99,7 +98,7 @@ class Search:
         which of them count."""
         form, settings = self.formulation, self.settings
         data = form.data(args)
-        pose, valid = _starts(data, hints.likely)
+        pose, valid = with_annealed(form, *first_starts(data, hints.likely), args, hints.held)
         count = valid.shape[1]
         many = batch.repeat(args, count)
         # an invalid candidate has nothing to minimise: it ends at once
@@ -108,7 +107,7 @@ class Search:
         own = replace(own, weights=weighting.keep(own.weights, kept))
         many = form.replace_data(many, own)
         held = None if hints.held is None else batch.repeat(hints.held, count)
-        start = form.variable(_pushed_forward(pose, own), held)
+        start = form.variable(pushed_forward(_flat(pose, valid), own), held)
         state = descend(form.problem, start, many, settings, max_steps=0)
         near = 0.5 * _NEAR**2 * weighting.strength(data.weights).sum(-1, keepdim=True)
         for steps, factor, floor in ((_FIRST_STEPS, _FAR, near), (_TRIAL_STEPS, _HOPELESS, 0.0)):
@@ -119,35 +118,18 @@ class Search:
         return start, state, valid
 
 
-def _starts(data: Correspondences, likely: Pose | None) -> tuple[Pose, Bool[Tensor, "B C"]]:
-    """Poses (B C), one item after the other, and which of them are any good (B, C)."""
-    size = data.weights.shape[0]
-    bearings, seen = data.camera.unproject(data.points2d)
-    strength = torch.where(seen, weighting.strength(data.weights), 0.0)
-    pose, valid = sqpnp(bearings, data.points3d, strength, _NUM_CANDIDATES)
-    if likely is not None:
-        pose = Pose(torch.cat([pose.R, likely.R[:, None]], 1), torch.cat([pose.t, likely.t[:, None]], 1))
-        valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
+def _flat(pose: Pose, valid: Bool[Tensor, "B C"]) -> Pose:
+    """Poses (B C), one item after the other, those that are not any good one unit ahead."""
     pose = Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1))
-    ahead = Pose.identity(size * valid.shape[1], dtype=pose.R.dtype, device=pose.R.device)
+    ahead = Pose.identity(len(pose.t), dtype=pose.R.dtype, device=pose.R.device)
     ahead = replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0]))
-    return batch.where(valid.flatten(), pose, ahead), valid
+    return batch.where(valid.flatten(), pose, ahead)
 
 
 def _cost_of(state: State, valid: Bool[Tensor, "B C"]) -> Float[Tensor, "B C"]:
     quadratic = state.quadratic
     feasible = valid & (quadratic.feasible & quadratic.cost.isfinite()).view(valid.shape)
     return torch.where(feasible, quadratic.cost.view(valid.shape), torch.inf)
-
-
-def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
-    """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
-    if data.camera.wide:
-        return pose
-    depth = torch.where(weighting.strength(data.weights) > 0, pose.act(data.points3d)[..., 2], torch.inf)
-    nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
-    shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))
-    return replace(pose, t=pose.t + shift[:, None] * pose.t.new_tensor([0.0, 0.0, 1.0]))
 
 
 def _best_distinct(
