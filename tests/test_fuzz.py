@@ -37,7 +37,7 @@ def _tensor(
 @st.composite
 def calls(draw: st.DrawFn) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
-    shape, count = draw(st.sampled_from(_SHAPES)), draw(st.sampled_from([0, 1, 2, 3, 4, 5, 6, 9]))
+    shape, count = draw(st.sampled_from(_SHAPES)), draw(st.sampled_from([0, 1, 2, 3, 3, 4, 5, 6, 9]))
     dtype = draw(st.sampled_from(_DTYPES))
     size = draw(st.sampled_from([1.0, 1.0, 1.0, 1e-6, 1e6, 1e-150, 1e150]))
     z = torch.randn(*shape, count, 3, generator=generator, dtype=torch.float64)
@@ -75,7 +75,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.integers(0, 4)) == 0:
         L = _poisoned(draw, torch.eye(6, dtype=torch.float64) * draw(st.sampled_from([1.0, 1e-9, 1e9, 0.0])))
         mean = pg.Pose(_poisoned(draw, pose.R), _poisoned(draw, pose.t * size))
-        call["prior"] = pg.PosePrior(mean, L)
+        call["prior"] = pg.PosePrior(mean.to(draw(st.sampled_from([torch.float64, dtype]))), L)
     if draw(st.integers(0, 4)) == 0:
         R, t = _poisoned(draw, pose.R), _poisoned(draw, pose.t * size)
         call["constraint"] = draw(
@@ -142,6 +142,7 @@ def _check(call: dict[str, Any]) -> None:
             assert bool(found.pose.R.isfinite().all())
             assert bool(found.pose.t.isfinite().all())
             assert set(found.status.flatten().tolist()) <= {int(s) for s in pg.Status}
+    _check_covariance(call, solution)
     leaves = [v for v in call.values() if isinstance(v, torch.Tensor) and v.requires_grad]
     if leaves and solution.pose.R.requires_grad:
         loss = solution.pose.R.sum() + pg.masked_mean(solution.pose.t.sum(-1), solution.ok)
@@ -149,6 +150,17 @@ def _check(call: dict[str, Any]) -> None:
             assert bool(gradient.isfinite().all())
 
 
+def _check_covariance(call: dict[str, Any], solution: pg.PnPSolution) -> None:
+    """Of the same call: a positive semi-definite matrix, or infinite variances; never NaN."""
+    data = {name: call[name] for name in _DATA if name in call}
+    form = "sandwich" if call.get("mask") is not None else "hessian"
+    covariance = pg.pose_covariance(solution, **data, noise=1.0, form=form).detach()  # pyright: ignore
+    assert not bool(covariance.isnan().any())
+    assert bool((covariance.diagonal(dim1=-2, dim2=-1) >= 0).all())
+    assert bool(covariance[~solution.ok].diagonal(dim1=-2, dim2=-1).isinf().all())
+
+
+_DATA = ("points2d", "points3d", "camera", "weights", "mask", "loss", "prior", "constraint")
 _COMMON = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 

@@ -176,3 +176,21 @@ def test_wrong_calls() -> None:
     scene = random_scene(2, 6, seed=0)
     with pytest.raises(TypeError, match="constraint: got str"):
         pg.solve_pnp(scene.points2d, scene.points3d, scene.K, constraint="yaw")  # pyright: ignore
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
+def test_an_answer_beyond_its_dtype_has_failed(adjoint: pg.Implicit | pg.Unrolled) -> None:
+    """A prior in float64 takes the pose out of float32; its neighbour does not notice."""
+    scene = random_scene(2, 5, noise=1.0, seed=8)
+    mean = pg.Pose(scene.pose.R, scene.pose.t.clone())
+    mean.t[0, 2] = 1e150
+    prior = pg.PosePrior(mean, 1e9 * torch.eye(6, dtype=torch.float64))
+    x = scene.points2d.float().requires_grad_()
+    solution = pg.solve_pnp(x, scene.points3d.float(), scene.K.float(), prior=prior, adjoint=adjoint)
+    assert solution.status.tolist() == [pg.Status.NOT_FINITE, pg.Status.CONVERGED]
+    assert bool(solution.pose.t.isfinite().all())
+    assert bool((solution.hessian[0] == 0).all())
+    (gradient,) = torch.autograd.grad(solution.pose.t.sum(), x)
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient[0] == 0).all())
+    assert bool((gradient[1] != 0).any())

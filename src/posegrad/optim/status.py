@@ -26,7 +26,7 @@ class Status(IntEnum):
     INFEASIBLE = 5, "No start from which every residual is defined: check the init."
     BAD_WEIGHTS = 6, "A weight is negative: weights multiply the squared residual and must be >= 0."
     BAD_CAMERA = 7, "A camera parameter is out of its range (a focal length of zero): check them."
-    NOT_FINITE = 8, "The input has a NaN or an infinity where it counts."
+    NOT_FINITE = 8, "The input has a NaN or an infinity where it counts, or the answer overflows its dtype."
     BAD_INIT = 9, "The rotation of the init is none (not orthonormal to 0.1, or a reflection): normalise it."
     BAD_LOSS = 10, "A parameter of the robust loss is out of its range (a scale that is not > 0): check it."
     BAD_PRIOR = 11, "The prior's information is not positive semi-definite, or its mean no pose: check them."

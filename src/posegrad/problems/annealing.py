@@ -46,7 +46,7 @@ def with_annealed(
 ) -> tuple[Pose, Bool[Tensor, "B D"]]:
     """Candidates (B, C, ...), where the loss is robust those made of them, too, and which of all are any good."""
     data = form.data(args)
-    if isinstance(data.loss, Squared):
+    if isinstance(data.loss, Squared) or not data.points2d.shape[1]:
         return pose, valid
     annealed, cost = _annealed(form, pose, args, held)
     best = torch.where(valid, cost, torch.inf).argmin(-1, keepdim=True)

@@ -59,7 +59,7 @@ class PnPSolution(Solution):
     ([False, True], torch.Size([2, 3, 3]), torch.Size([2, 6, 6]))
     >>> print(solution.describe())
     1 x CONVERGED: Converged to a minimum: the answer and its gradient are exact.
-    1 x NOT_FINITE: The input has a NaN or an infinity where it counts.
+    1 x NOT_FINITE: The input has a NaN or an infinity where it counts, or the answer overflows its dtype.
     """
 
     alternatives: "PnPSolution | None" = None
@@ -248,6 +248,10 @@ def _hand_back(
     conditioned = form.pose(solution.variable)
     pose = units.restore_pose(conditioned)
     hessian = form.whole(solution.hessian, solution.variable).detach()
+    # a prior or a constraint may lead to where a narrower dtype ends
+    fits = pose.t.detach().to(dtype).isfinite().all(-1)
+    pose, hessian = neutral_pose(pose, fits), torch.where(fits[:, None, None], hessian, 0.0)
+    status = torch.where(fits, solution.status, int(Status.NOT_FINITE))
 
     def out_index(value: Tensor) -> Tensor:
         return value.reshape((*shape, *value.shape[1:]))
@@ -261,7 +265,7 @@ def _hand_back(
 
     return PnPSolution(
         variable=Pose(out(pose.R), out(pose.t)),
-        status=out_index(solution.status),
+        status=out_index(status),
         cost=out_number(solution.cost * units.cost),
         num_steps=out_index(solution.num_steps),
         decrement=out_number(solution.decrement * units.cost.sqrt()),
