@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -24,6 +25,38 @@ def test_docstring_examples(name: str) -> None:
     module = importlib.import_module(name)
     result = doctest.testmod(module, extraglobs={"torch": torch, "posegrad": posegrad, "pg": posegrad})
     assert result.failed == 0
+
+
+# Modules whose names are the public ones. Of a package all that it re-exports, else what is defined there.
+_PUBLIC = [
+    *(
+        "posegrad",
+        "posegrad.cameras",
+        "posegrad.robust",
+        "posegrad.so3",
+        "posegrad.testing",
+        "posegrad.compat",
+    ),
+    *("posegrad.nn", "posegrad.data"),
+    *(name for name in _modules() if name.startswith("posegrad.minimal.")),
+]
+# Where an example would say nothing that the name does not.
+_NO_EXAMPLE: set[str] = set()
+
+
+@pytest.mark.parametrize("name", _PUBLIC)
+def test_every_public_name_has_an_example(name: str) -> None:
+    module = importlib.import_module(name)
+    lacking = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and (value.__module__ == name or (hasattr(module, "__path__") and "posegrad" in value.__module__))
+        and ">>> " not in (value.__doc__ or "")
+        and key not in _NO_EXAMPLE
+    ]
+    assert not lacking
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda p: p.name)

@@ -10,7 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much training crops vary; every field 0 leaves the crop as it is."""
+    """How much training crops vary; every field 0 leaves the crop as it is.
+
+    >>> Augmentation(rotation_deg=180.0).shift
+    0.12
+    """
 
     shift: float = 0.12
     """Box centre moves by up to this share of the crop's side, per axis."""

@@ -36,6 +36,11 @@ class Instance:
         R, t: (3, 3) and (3,) float64, x_cam = R X + t, t in millimetres.
         bbox: (4,) float64, (x, y, w, h) of the visible part, pixels.
         visibility: visible share of the silhouette, in [0, 1].
+
+    >>> box = np.array([79.0, 59, 24, 24])
+    >>> item = Instance(1, 0, 1, Path("rgb/000000.png"), np.eye(3), np.eye(3), np.array([0.0, 0, 500]), box, 1.0)
+    >>> item.bbox[2:] / 2 + item.bbox[:2]  # the centre of the box
+    array([91., 71.])
     """
 
     scene_id: int
@@ -65,6 +70,16 @@ def read_split(path: str | Path) -> dict[str, list[int]]:
     """Reads a split file: a JSON object of lists of image ids, such as {"train": [3, 8], "test": [17]}.
 
     Other entries (a scene id, a note) are ignored.
+
+    Raises:
+        DatasetError: no such file, or other content.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "split.json"
+    ...     _ = path.write_text('{"train": [3, 8], "test": [17], "note": "by hand"}')
+    ...     read_split(path)
+    {'train': [3, 8], 'test': [17]}
     """
     content = read_json(Path(path))
     if not isinstance(content, dict):
@@ -86,6 +101,16 @@ class BopDataset:
 
     Raises:
         DatasetFileError: no such folder, or no scene in it.
+
+    >>> import tempfile
+    >>> from posegrad.data import Annotation, BopWriter
+    >>> label = Annotation(1, np.eye(3), np.array([0.0, 0, 500]), (79, 59, 24, 24), (79, 59, 24, 12), 288, 144)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with BopWriter(root, "train") as writer:
+    ...         writer.add_frame(1, 0, np.zeros((120, 160, 3), np.uint8), np.eye(3), [label])
+    ...     (instance,) = BopDataset(root, "train").instances(1)
+    >>> instance.t.tolist(), instance.visibility
+    ([0.0, 0.0, 500.0], 0.5)
     """
 
     def __init__(self, root: str | Path, split_folder: str = "test") -> None:

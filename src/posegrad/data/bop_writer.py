@@ -24,6 +24,10 @@ class Annotation:
         bbox_obj, bbox_visib: (x, y, w, h) in pixels of the whole silhouette and of its visible part.
         px_count_all, px_count_visib: pixels of the whole silhouette and of its visible part.
         mask_visib: (H, W) bool, the visible part, or None (then no mask file is written).
+
+    >>> label = Annotation(1, np.eye(3), np.array([0.0, 0, 500]), (10, 10, 40, 40), (10, 10, 40, 20), 1600, 800)
+    >>> label.px_count_visib / label.px_count_all  # the visible share
+    0.5
     """
 
     object_id: int
@@ -43,6 +47,17 @@ class BopWriter:
         root: the dataset folder, made where it is absent.
         split_folder: the folder of scenes below it, such as "train".
         image_format: "png" (exact) or "jpg" (about five times smaller).
+
+    >>> import tempfile
+    >>> tetrahedron = Mesh(40 * np.eye(4, 3), np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]]))
+    >>> K = np.array([[300.0, 0, 79.5], [0, 300, 59.5], [0, 0, 1]])
+    >>> label = Annotation(1, np.eye(3), np.array([0.0, 0, 500]), (79, 59, 24, 24), (79, 59, 24, 24), 288, 288)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with BopWriter(root, "train") as writer:
+    ...         writer.add_model(1, tetrahedron)
+    ...         writer.add_frame(1, 0, np.zeros((120, 160, 3), np.uint8), K, [label])
+    ...     sorted(p.name for p in (Path(root) / "train" / "000001").iterdir())
+    ['rgb', 'scene_camera.json', 'scene_gt.json', 'scene_gt_info.json']
     """
 
     def __init__(self, root: str | Path, split_folder: str, *, image_format: str = "png") -> None:

@@ -16,6 +16,10 @@ def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) 
         side: extent of the crop in full-image pixels (size crop pixels long).
         size: pixels per side of the crop.
         angle: rotation of the crop's axes in the full image, radians, from x towards y.
+
+    >>> full_from_crop = crop_affine(np.array([100.0, 50.0]), side=64.0, size=32)
+    >>> full_from_crop @ [15.5, 15.5, 1.0]  # the centre of the crop
+    array([100.,  50.])
     """
     cosine, sine = np.cos(angle), np.sin(angle)
     linear = side / size * np.array([[cosine, -sine], [sine, cosine]])
@@ -26,6 +30,10 @@ def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np
     """The (size, size, C) crop of an image under `crop_affine`'s map; bilinear, averaged where it shrinks.
 
     Outside of the image the crop is mid grey.
+
+    >>> image = np.full((120, 160, 3), 200, np.uint8)
+    >>> extract_crop(image, crop_affine(np.array([80.0, 60.0]), side=64.0, size=32), 32).shape
+    (32, 32, 3)
     """
     shrink = float(np.sqrt(abs(np.linalg.det(full_from_crop[:, :2]))))
     factor = int(np.ceil(shrink)) if shrink > 1.3 else 1

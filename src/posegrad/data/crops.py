@@ -31,6 +31,18 @@ class CropDataset(Dataset):
         novel_views: draws a share of the crops from other viewpoints, their pose and box with them; or None.
         seed: of the random changes.
         cache_bytes: decoded pictures are kept while they fit into this much memory (per process).
+
+    Raises:
+        ValueError: for no instances, or a size or padding out of range.
+
+    >>> import tempfile
+    >>> from posegrad.data import BopDataset, RenderConfig, render_dataset
+    >>> tiny = RenderConfig(2, 0, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     render_dataset(root, tiny, workers=1, progress=False)
+    ...     crops = CropDataset(BopDataset(root, "train").instances(1), size=64, augmentation=Augmentation())
+    ...     tuple(crops[0]["image"].shape), crops[0]["full_from_crop"].dtype
+    ((3, 64, 64), torch.float64)
     """
 
     def __init__(

@@ -16,6 +16,13 @@ def load_image(path: str | Path) -> np.ndarray:
 
     Raises:
         DatasetError: truncated or not a picture; DatasetFileError (also a FileNotFoundError): no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "red.png"
+    ...     _ = path.write_bytes(encode_image(np.full((4, 6, 3), (255, 0, 0), np.uint8), "png"))
+    ...     load_image(path)[0, 0]
+    array([255,   0,   0], dtype=uint8)
     """
     try:
         # Pillow, not OpenCV, which fills the missing part of a truncated JPEG with grey and says nothing.
@@ -32,7 +39,14 @@ def load_image(path: str | Path) -> np.ndarray:
 
 
 def encode_image(image: np.ndarray, suffix: str, *, jpeg_quality: int = 95) -> bytes:
-    """Encodes (H, W, 3) RGB or (H, W) grey uint8 as `png` (exact) or `jpg` (4:4:4, quality in 1..100)."""
+    """Encodes (H, W, 3) RGB or (H, W) grey uint8 as `png` (exact) or `jpg` (4:4:4, quality in 1..100).
+
+    Raises:
+        ValueError: for another shape, dtype or suffix.
+
+    >>> encode_image(np.zeros((4, 6, 3), np.uint8), "png")[1:4]
+    b'PNG'
+    """
     if image.dtype != np.uint8 or image.shape[2:] not in ((3,), ()) or image.ndim < 2:
         raise ValueError(f"image: expected (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}.")
     if suffix == "png":

@@ -21,6 +21,11 @@ def farthest_point_keypoints(vertices: np.ndarray, count: int) -> np.ndarray:
 
     Raises:
         ValueError: wrong shape, not finite, or fewer distinct vertices than `count`.
+
+    >>> farthest_point_keypoints(np.array([[0.0, 0, 0], [1, 0, 0], [10, 0, 0], [0, 3, 0]]), 3)
+    array([[10.,  0.,  0.],
+           [ 0.,  3.,  0.],
+           [ 1.,  0.,  0.]])
     """
     points = np.asarray(vertices, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 3 or not len(points):

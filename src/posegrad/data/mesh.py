@@ -21,6 +21,13 @@ class Mesh:
         vertices: (V, 3) float64, millimetres.
         faces: (F, 3) int64, indices into `vertices`, counter-clockwise seen from outside.
         colors: (V, 3) uint8 RGB, or None.
+
+    Raises:
+        ValueError: for other shapes, or indices out of range.
+
+    >>> tetrahedron = Mesh(40 * np.eye(4, 3), np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]]))
+    >>> tetrahedron.vertices.shape, tetrahedron.faces.shape
+    ((4, 3), (4, 3))
     """
 
     vertices: np.ndarray
@@ -50,6 +57,13 @@ def load_mesh(path: str | Path) -> Mesh:
 
     Raises:
         DatasetError: not a readable PLY mesh; DatasetFileError (also a FileNotFoundError): no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mesh.ply"
+    ...     _ = path.write_bytes(encode_ply(Mesh(40 * np.eye(3), np.array([[0, 1, 2]]))))
+    ...     load_mesh(path).vertices[0]
+    array([40.,  0.,  0.])
     """
     import trimesh
 
@@ -91,6 +105,9 @@ def mesh_diameter(vertices: np.ndarray) -> float:
     """The largest distance between two vertices, exact, in the vertices' unit.
 
     Only pairs that can be the farthest are compared: |a - b| >= L needs |a - c| + |b - c| >= L.
+
+    >>> mesh_diameter(np.array([[0.0, 0, 0], [3, 0, 0], [3, 4, 0]]))
+    5.0
     """
     points = np.unique(np.asarray(vertices, dtype=np.float64), axis=0)
     if len(points) < 2:

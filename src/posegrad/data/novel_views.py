@@ -33,6 +33,16 @@ class NovelViews:
             tell the photograph, and with it roughly the pose, by what stands around the object.
         repaint: share of the new views that take all of the object's colours from the mesh, under a random light, in
             [0, 1]: else it can tell the photograph by its light, its blur and what hides the object.
+
+    >>> import pathlib
+    >>> from posegrad.data import procedural_object
+    >>> views = NovelViews(procedural_object(12, spacing=4.0), angle_deg=20.0)
+    >>> K, t = np.array([[300.0, 0, 79.5], [0, 300, 59.5], [0, 0, 1]]), np.array([0.0, 0, 600])
+    >>> box, path = np.array([60.0, 40, 40, 40]), pathlib.Path("rgb/000000.png")
+    >>> item = Instance(1, 0, 1, path, K, np.eye(3), t, box, 1.0)
+    >>> moved = views.move(item, np.random.default_rng(0))
+    >>> bool(np.trace(moved.R) > 1 + 2 * np.cos(np.radians(20.0)))  # turned by less
+    True
     """
 
     def __init__(

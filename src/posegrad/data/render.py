@@ -17,7 +17,16 @@ from posegrad.data.raycast import Hits, Lights, RayCaster, Window, shade
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """The rendered dataset; another value of any field is another dataset."""
+    """The rendered dataset; another value of any field is another dataset.
+
+    Raises:
+        ValueError: for a value out of range, or an object that may not fit the frame.
+
+    >>> RenderConfig(train_frames=100).K
+    array([[560. ,   0. , 159.5],
+           [  0. , 560. , 119.5],
+           [  0. ,   0. ,   1. ]])
+    """
 
     train_frames: int = 3000
     """Frames in `train`."""

@@ -58,6 +58,15 @@ def texture_mesh(mesh: Mesh, instances: Sequence[Instance]) -> Mesh:
     Args:
         mesh: mm; its triangles are divided until their edges are shorter than a 70th of its size.
         instances: of the object, with true poses (of the training images only).
+
+    >>> import tempfile
+    >>> from posegrad.data import BopDataset, RenderConfig, procedural_object, render_dataset
+    >>> tiny = RenderConfig(2, 0, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     render_dataset(root, tiny, workers=1, progress=False)
+    ...     mesh = texture_mesh(procedural_object(12, spacing=4.0), BopDataset(root, "train").instances(1))
+    >>> mesh.colors.shape == mesh.vertices.shape
+    True
     """
     while _edge(mesh) > np.ptp(mesh.vertices, axis=0).max() / 70:
         mesh = _divided(mesh)

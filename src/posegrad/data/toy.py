@@ -40,6 +40,14 @@ def render_dataset(
         config: what to render; the frames depend on it only, not on `workers`.
         workers: threads, default one per available core.
         progress: show a progress bar.
+
+    >>> import tempfile
+    >>> from posegrad.data import BopDataset
+    >>> tiny = RenderConfig(2, 1, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     render_dataset(root, tiny, workers=1, progress=False)
+    ...     len(BopDataset(root, "train").instances(1))
+    2
     """
     config, root = config or RenderConfig(), Path(root)
     mesh = procedural_object(config.object_seed)
@@ -86,6 +94,13 @@ def toy_dataset(
 
     Raises:
         DatasetError: the cache folder cannot be written.
+
+    >>> import tempfile
+    >>> tiny = RenderConfig(1, 1, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
+    >>> with tempfile.TemporaryDirectory() as cache:
+    ...     root = toy_dataset(cache, tiny, workers=1, progress=False)
+    ...     sorted(p.name for p in root.iterdir())
+    ['camera.json', 'config.json', 'models', 'models_eval', 'test', 'train']
     """
     config = config or RenderConfig()
     cache = Path(cache_dir) if cache_dir is not None else default_cache()

@@ -24,6 +24,10 @@ class Backbone(nn.Module):
         name: the timm name.
         channels: channels of each map, finest first.
         strides: crop pixels per cell of each map, finest first.
+
+    >>> backbone = create_backbone("test_efficientnet")
+    >>> [tuple(m.shape) for m in backbone(torch.zeros(1, 3, 64, 64))]
+    [(1, 24, 16, 16), (1, 32, 8, 8), (1, 48, 4, 4), (1, 64, 2, 2)]
     """
 
     def __init__(self, model: nn.Module, name: str) -> None:
@@ -53,6 +57,9 @@ def create_backbone(name: str, image_size: int = 128) -> Backbone:
 
     Raises:
         ValueError: the name is unknown (the nearest names are listed), or has no feature maps.
+
+    >>> create_backbone("test_efficientnet").strides
+    [4, 8, 16, 32]
     """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.4)
@@ -139,6 +146,13 @@ def load_backbone_weights(net: nn.Module, path: str | Path) -> str:
 
     Raises:
         ValueError: the file cannot be read, or its tensors match neither way.
+
+    >>> import tempfile
+    >>> trained, fresh = (create_backbone("test_efficientnet") for _ in range(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save(trained.model.state_dict(), Path(folder) / "weights.pth")
+    ...     load_backbone_weights(fresh, Path(folder) / "weights.pth")
+    'name'
     """
     holder = getattr(net, "backbone", net)
     model = holder.model if isinstance(holder, Backbone) else holder

@@ -30,6 +30,9 @@ def crop_from_cell(cells: Tensor, stride: float) -> Tensor:
 
     Returns:
         (..., 2) crop pixels (x, y); an integer is the centre of a pixel.
+
+    >>> crop_from_cell(torch.tensor([0.0, 10.0]), stride=4)
+    tensor([ 1.5000, 41.5000])
     """
     return (cells + 0.5) * stride - 0.5
 
@@ -43,13 +46,22 @@ def map_points(points: Tensor, affine: Tensor) -> Tensor:
 
     Returns:
         (..., N, 2) mapped pixels.
+
+    >>> half = torch.tensor([[0.5, 0.0, 10.0], [0.0, 0.5, 20.0]])
+    >>> map_points(torch.tensor([[4.0, 6.0]]), half)
+    tensor([[12., 23.]])
     """
     points = points.to(affine.dtype)
     return points @ affine[..., :2].transpose(-1, -2) + affine[..., None, :, 2]
 
 
 def spatial_softmax(logits: Tensor) -> Tensor:
-    """Turn heatmap logits (..., h, w) into probabilities over the h x w cells."""
+    """Turn heatmap logits (..., h, w) into probabilities over the h x w cells.
+
+    >>> spatial_softmax(torch.zeros(1, 2, 2))
+    tensor([[[0.2500, 0.2500],
+             [0.2500, 0.2500]]])
+    """
     return logits.flatten(-2).softmax(-1).view_as(logits)
 
 
@@ -74,6 +86,11 @@ def soft_argmax(probabilities: Tensor, stride: float) -> Tensor:
 
     Reference:
         Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018, section 3.
+
+    >>> probabilities = torch.zeros(4, 4)
+    >>> probabilities[1, 2] = 1.0  # row 1, column 2
+    >>> soft_argmax(probabilities, stride=4)
+    tensor([9.5000, 5.5000])
     """
     columns, rows = _axes(probabilities)
     u = (probabilities.sum(-2) * columns).sum(-1)
@@ -85,6 +102,9 @@ def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
     """Standard deviation of each heatmap along x and y, crop pixels, (..., h, w) -> (..., 2).
 
     The variance of a single cell, `stride^2 / 12`, is included, so that the result is never zero.
+
+    >>> heatmap_spread(torch.tensor([[0.5, 0.0, 0.5]]), stride=4)
+    tensor([4.1633, 1.1547])
     """
     columns, rows = _axes(probabilities)
 
@@ -107,6 +127,10 @@ def gaussian_heatmap(points: Tensor, size: tuple[int, int], stride: float, sigma
 
     Returns:
         (..., h, w) probabilities; finite for points anywhere, also far outside the grid.
+
+    >>> goal = gaussian_heatmap(torch.tensor([9.5, 5.5]), (4, 4), stride=4, sigma=1.0)
+    >>> soft_argmax(goal, stride=4)
+    tensor([9.5000, 5.5000])
     """
     height, width = size
     columns = crop_from_cell(torch.arange(width, dtype=points.dtype, device=points.device), stride)

@@ -32,6 +32,11 @@ def add(pose: Pose, true: Pose, points: Tensor) -> Tensor:
     Reference:
         Hinterstoisser et al., "Model Based Training, Detection and Pose Estimation of Texture-Less 3D Objects
         in Heavily Cluttered Scenes", ACCV 2012.
+
+    >>> true = Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 500.0]))
+    >>> pose = Pose(true.R, true.t + torch.tensor([3.0, 4.0, 0.0]))
+    >>> add(pose, true, points=torch.eye(3))
+    tensor(5.)
     """
     return (pose.act(points) - true.act(points)).norm(dim=-1).mean(-1)
 
@@ -53,6 +58,12 @@ def adds(
 
     Reference:
         Hinterstoisser et al., ACCV 2012 (see `add`).
+
+    >>> true = Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 500.0]))
+    >>> half_a_turn = Pose.from_rotvec(torch.tensor([0.0, 0.0, torch.pi]), true.t)
+    >>> bar = torch.tensor([[-1.0, 0, 0], [1, 0, 0]])
+    >>> add(half_a_turn, true, bar), adds(half_a_turn, true, bar).round(decimals=5)
+    (tensor(2.), tensor(0.))
     """
     seen, actual = pose.act(points if neighbours is None else neighbours), true.act(points)
     shape = torch.broadcast_shapes(seen.shape[:-2], actual.shape[:-2])
@@ -80,6 +91,12 @@ def projection_2d(pose: Pose, true: Pose, points: Tensor, camera: Camera | Tenso
     Returns:
         (...,) full-image pixels; usually counted correct below 5 px. An item with a point at or behind the
         camera in either pose has an infinite error.
+
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    >>> true = Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 500.0]))
+    >>> pose = Pose(true.R, true.t + torch.tensor([3.0, 4.0, 0.0]))
+    >>> projection_2d(pose, true, torch.zeros(1, 3), K)
+    tensor(5.)
     """
     seen = as_camera(camera).project(pose.act(points))
     actual = as_camera(camera).project(true.act(points))
@@ -89,7 +106,11 @@ def projection_2d(pose: Pose, true: Pose, points: Tensor, camera: Camera | Tenso
 
 
 def rotation_error_deg(pose: Pose, true: Pose) -> Tensor:
-    """Angle of `R R*^T` in degrees, [0, 180]: `atan2(|sin|, cos)`, accurate near 0 as well as near 180."""
+    """Angle of `R R*^T` in degrees, [0, 180]: `atan2(|sin|, cos)`, accurate near 0 as well as near 180.
+
+    >>> rotation_error_deg(Pose.from_rotvec(torch.tensor([0.0, 0, torch.pi / 2]), torch.zeros(3)), Pose.identity())
+    tensor(90.)
+    """
     off = pose.R @ true.R.transpose(-1, -2)
     skew = off - off.transpose(-1, -2)
     sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1).norm(dim=-1) / 2
@@ -98,7 +119,11 @@ def rotation_error_deg(pose: Pose, true: Pose) -> Tensor:
 
 
 def translation_error(pose: Pose, true: Pose) -> Tensor:
-    """Distance `|t - t*|`, in the unit of the translations."""
+    """Distance `|t - t*|`, in the unit of the translations.
+
+    >>> translation_error(Pose(torch.eye(3), torch.tensor([3.0, 4.0, 0.0])), Pose.identity())
+    tensor(5.)
+    """
     return (pose.t - true.t).norm(dim=-1)
 
 
@@ -109,6 +134,9 @@ def recall(error: Tensor, threshold: Tensor | float, ok: Tensor | None = None) -
         error: (...,) of any metric here; NaN counts as wrong.
         threshold: same unit; for ADD 0.1 times the diameter of the object, for `projection_2d` 5 px.
         ok: (...,) bool, False for items whose solution failed.
+
+    >>> recall(torch.tensor([1.0, 3.0, 9.0, 2.0]), 5.0, ok=torch.tensor([True, True, True, False]))
+    tensor(0.5000, dtype=torch.float64)
     """
     right = error < threshold
     if ok is not None:
@@ -123,6 +151,10 @@ def recall_5cm_5deg(pose: Pose, true: Pose, *, cm: float, ok: Tensor | None = No
         pose, true: (...,) poses.
         cm: one centimetre in the unit of the translations: 10 for millimetres, 0.01 for metres.
         ok: (...,) bool, False for items whose solution failed.
+
+    >>> pose = Pose(torch.eye(3).expand(2, 3, 3), torch.tensor([[0.0, 0, 40.0], [0, 0, 60.0]]))
+    >>> recall_5cm_5deg(pose, Pose.identity(2), cm=10.0)  # millimetres
+    tensor(0.5000, dtype=torch.float64)
     """
     near = torch.where(rotation_error_deg(pose, true) < 5, translation_error(pose, true), torch.inf)
     return recall(near, 5 * cm, ok)

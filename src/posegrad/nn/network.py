@@ -30,6 +30,12 @@ class KeypointPrediction:
         spread: (B, N, 2) standard deviation of the heatmaps along x and y, crop pixels.
         weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints (ones without a confidence head).
         stride: crop pixels per heatmap cell.
+
+    >>> logits, points2d = torch.zeros(1, 2, 16, 16), torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
+    >>> prediction = KeypointPrediction(logits, points2d, torch.ones(1, 2, 2), torch.ones(1, 2), stride=4)
+    >>> prediction.in_full_image(torch.tensor([[[2.0, 0, 100], [0, 2, 50]]]))
+    tensor([[[120.,  90.],
+             [160., 130.]]])
     """
 
     logits: Tensor
@@ -94,6 +100,13 @@ class KeypointPoseNet(nn.Module):
 
     Reference:
         Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020.
+
+    >>> net = KeypointPoseNet(8, "test_efficientnet", image_size=64, width=16).eval()
+    >>> prediction = net(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]], dtype=torch.float64)
+    >>> solution = net.solve(prediction, torch.rand(8, 3).double(), K)
+    >>> solution.pose.R.shape, solution.ok.shape
+    (torch.Size([2, 3, 3]), torch.Size([2]))
     """
 
     def __init__(
