@@ -36,11 +36,14 @@ class CropDataset(Dataset):
         ValueError: for no instances, or a size or padding out of range.
 
     >>> import tempfile
-    >>> from posegrad.data import BopDataset, RenderConfig, render_dataset
-    >>> tiny = RenderConfig(2, 0, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     render_dataset(root, tiny, workers=1, progress=False)
-    ...     crops = CropDataset(BopDataset(root, "train").instances(1), size=64, augmentation=Augmentation())
+    >>> from pathlib import Path
+    >>> from posegrad.data import encode_image
+    >>> K, box = np.array([[300.0, 0, 79.5], [0, 300, 59.5], [0, 0, 1]]), np.array([60.0, 40, 40, 40])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "0.png"
+    ...     _ = path.write_bytes(encode_image(np.zeros((120, 160, 3), np.uint8), "png"))
+    ...     item = Instance(1, 0, 1, path, K, np.eye(3), np.array([0.0, 0, 600]), box, 1.0)
+    ...     crops = CropDataset([item], size=64, augmentation=Augmentation())
     ...     tuple(crops[0]["image"].shape), crops[0]["full_from_crop"].dtype
     ((3, 64, 64), torch.float64)
     """

@@ -60,13 +60,17 @@ def texture_mesh(mesh: Mesh, instances: Sequence[Instance]) -> Mesh:
         instances: of the object, with true poses (of the training images only).
 
     >>> import tempfile
-    >>> from posegrad.data import BopDataset, RenderConfig, procedural_object, render_dataset
-    >>> tiny = RenderConfig(2, 0, width=160, height=120, focal=280.0, samples=1, occluded_share=0.0)
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     render_dataset(root, tiny, workers=1, progress=False)
-    ...     mesh = texture_mesh(procedural_object(12, spacing=4.0), BopDataset(root, "train").instances(1))
-    >>> mesh.colors.shape == mesh.vertices.shape
-    True
+    >>> from pathlib import Path
+    >>> from posegrad.data import encode_image
+    >>> K = np.array([[300.0, 0, 79.5], [0, 300, 59.5], [0, 0, 1]])
+    >>> square = Mesh(40 * np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]), [[0, 2, 1], [0, 3, 2]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "0.png"
+    ...     _ = path.write_bytes(encode_image(np.full((120, 160, 3), (200, 100, 50), np.uint8), "png"))
+    ...     item = Instance(1, 0, 1, path, K, np.eye(3), np.array([0.0, 0, 300]), np.array([40.0, 20, 80, 80]), 1.0)
+    ...     colors = texture_mesh(square, [item]).colors
+    >>> len(colors) > 1000, np.unique(colors, axis=0)
+    (True, array([[200, 100,  50]], dtype=uint8))
     """
     while _edge(mesh) > np.ptp(mesh.vertices, axis=0).max() / 70:
         mesh = _divided(mesh)
