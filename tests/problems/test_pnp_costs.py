@@ -89,16 +89,22 @@ def _check(camera_name: str, loss_name: str, kind: str, *, batch: int, points: i
         distance = ((r[..., None, :] @ W @ r[..., None])[..., 0, 0].sqrt() - _KINKS[loss_name]).abs()
         smooth = (distance > 0.05).all(-1)
         assert smooth.double().mean() >= 0.5
-    for (name, value), actual in zip(inputs.items(), gradients, strict=True):
+    # all inputs side by side, in units of their steps: one difference for all of them
+    units = {name: _STEPS.get(name, 1e-3) for name in inputs}
+    flat = torch.cat([(value / units[name]).reshape(batch, -1) for name, value in inputs.items()], 1)
+    sizes = [value[0].numel() for value in inputs.values()]
 
-        def function(moved: Tensor, name: str = name) -> Tensor:
-            copies = len(moved) // batch
-            values = {k: v.repeat_interleave(copies, 0) for k, v in inputs.items()} | {name: moved}
-            start = pg.Pose(base.R.repeat_interleave(copies, 0), base.t.repeat_interleave(copies, 0))
-            return _readout(solve(values, start)).detach()
+    def function(moved: Tensor) -> Tensor:
+        copies = len(moved) // batch
+        parts = zip(inputs.items(), moved.split(sizes, 1), strict=True)
+        values = {name: (part * units[name]).view(len(moved), *value.shape[1:]) for (name, value), part in parts}
+        start = pg.Pose(base.R.repeat_interleave(copies, 0), base.t.repeat_interleave(copies, 0))
+        return _readout(solve(values, start)).detach()
 
-        expected = central_difference(function, value, _STEPS.get(name, 1e-3))
-        error = relative_error(actual, expected, floor=1e-3)[smooth]
+    expected = central_difference(function, flat, 1.0).split(sizes, 1)
+    for (name, value), actual, difference in zip(inputs.items(), gradients, expected, strict=True):
+        wanted = difference.view_as(value) / units[name]
+        error = relative_error(actual, wanted, floor=1e-3)[smooth]
         assert value.numel() == 0 or error.max() < 1e-6, f"{name}: {error.max():.1e}"
 
 
