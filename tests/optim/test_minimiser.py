@@ -136,6 +136,51 @@ def test_failed_items_have_zero_derivatives_of_any_order(value: float, bad: list
     torch.testing.assert_close(first[good], expected, rtol=1e-12, atol=0)
 
 
+class Warped(pg.Problem):
+    """Data that enter non-linearly, and multiplied with the variable: where they are infinite so is all that is made of
+    them, derivatives of every order included."""
+
+    dimension = 2
+
+    def residual(self, variable: Tensor, args: Any) -> Tensor:
+        y = args["y"]
+        return variable[:, :1] * (0.3 * y).exp() + variable[:, 1:] * y**3 - y.sin() * args["scale"]
+
+
+@pytest.mark.parametrize("bad", [[1], [0, 1, 2, 3]], ids=["one", "all"])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan, 1e200])
+def test_failed_items_whose_data_enter_non_linearly_have_zero_derivatives(
+    value: float, bad: list[int]
+) -> None:
+    layer = pg.argmin_layer(lambda args: torch.zeros(len(args["y"]), 2, dtype=args["y"].dtype), Warped())
+    y, scale = _Y.clone(), torch.tensor([[1.3]], dtype=torch.float64, requires_grad=True)
+    good = [i for i in range(4) if i not in bad]
+    y[bad, 1] = value  # one of its data; the others are fine, and get no derivative either
+    leaf = y.clone().requires_grad_()
+    solution = layer({"y": leaf, "scale": scale})
+    assert solution.ok.tolist() == [i in good for i in range(4)]
+    assert bool(solution.variable.isfinite().all())
+    first = torch.autograd.grad(solution.variable.square().sum(), (leaf, scale), create_graph=True)
+    total = first[0].square().sum() + first[1].square().sum()
+    second = torch.autograd.grad(total, (leaf, scale), create_graph=True)
+    third = torch.autograd.grad(second[0].sum() + second[1].sum(), (leaf, scale))
+    tangent = jvp(lambda y: layer({"y": y, "scale": scale}).variable, (y,), (torch.ones_like(y),))[1]
+    twice = hessian(lambda y: layer({"y": y, "scale": scale}).variable.square().sum())(y)
+    for derivative in (first[0], second[0], third[0], tangent, twice.flatten(1)):
+        assert bool(derivative.isfinite().all())
+        assert bool((derivative[bad] == 0).all())
+        assert not good or bool((derivative[good] != 0).any())
+    for derivative in (first[1], second[1], third[1]):
+        assert bool(derivative.isfinite().all())
+        assert bool((derivative != 0).any()) == bool(good)
+    if good:  # as without them
+        clean = _Y[good].clone().requires_grad_()
+        variable = layer({"y": clean, "scale": scale}).variable
+        wanted = torch.autograd.grad(variable.square().sum(), (clean, scale), create_graph=True)
+        torch.testing.assert_close(first[0][good], wanted[0], rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(first[1], wanted[1], rtol=1e-11, atol=1e-14)
+
+
 def test_a_failed_item_does_not_reach_what_the_batch_shares() -> None:
     layer = pg.argmin_layer(lambda args: torch.ones_like(args["y"]), Scaled())
     y, scale = torch.tensor([[0.5], [torch.inf], [2.0]]).double(), torch.tensor([[1.3]]).double()

@@ -97,7 +97,9 @@ def _check(camera_name: str, loss_name: str, kind: str, *, batch: int, points: i
     def function(moved: Tensor) -> Tensor:
         copies = len(moved) // batch
         parts = zip(inputs.items(), moved.split(sizes, 1), strict=True)
-        values = {name: (part * units[name]).view(len(moved), *value.shape[1:]) for (name, value), part in parts}
+        values = {
+            name: (part * units[name]).view(len(moved), *value.shape[1:]) for (name, value), part in parts
+        }
         start = pg.Pose(base.R.repeat_interleave(copies, 0), base.t.repeat_interleave(copies, 0))
         return _readout(solve(values, start)).detach()
 
