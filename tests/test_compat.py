@@ -51,8 +51,10 @@ def test_projection_equals_opencv_in_both_forms() -> None:
 
 def test_gradients_and_dtype() -> None:
     x, z, K, poses = _case()
-    x = (x + 0.5).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: BPnP.apply(x, z, K, poses), x, eps=1e-3, rtol=1e-5, atol=1e-8)
+    two = (x[:2] + 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: BPnP.apply(x, z, K, poses[:2]), two, eps=1e-3, rtol=1e-5, atol=1e-8
+    )
     assert BPnP.apply(x.float(), z.float(), K.float()).dtype == torch.float32
 
 

@@ -70,8 +70,9 @@ def _readout(pose: pg.Pose) -> Tensor:
     return (pose.R * G_R).sum((-1, -2)) + (pose.t * G_t).sum(-1)
 
 
-@pytest.mark.parametrize(("name", "where"), _VIEWS)
+@pytest.mark.parametrize(("name", "where"), [view for view in _VIEWS if view[1] == "beside"])
 def test_implicit_gradient_equals_re_solving(name: str, where: str) -> None:
+    """Beside the axis; ahead of the camera see test_pnp_costs.py."""
     batch = 4
     view = _view(name, where, batch, 8, 2.0, seed=1)
     params = view.camera.params.expand(batch, -1)
