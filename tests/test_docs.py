@@ -37,7 +37,7 @@ _PUBLIC = [
         "posegrad.minimal",
         "posegrad.testing",
     ),
-    *("posegrad.minimal.sqpnp", "posegrad.compat", "posegrad.nn", "posegrad.data"),
+    *("posegrad.compat", "posegrad.nn", "posegrad.data"),
 ]
 
 

@@ -44,14 +44,6 @@ def sqpnp(
 
     Returns:
         Poses (B, C, ...) and (B, C) valid: a distinct minimum, finite, with the points in front on the whole.
-
-    >>> from posegrad.testing import random_scene
-    >>> from posegrad.cameras import as_camera
-    >>> scene = random_scene(1, 6)
-    >>> bearings = as_camera(scene.K).unproject(scene.points2d).bearings
-    >>> pose, valid = sqpnp(bearings, scene.points3d, scene.weights)
-    >>> torch.allclose(pose.R[:, 0], scene.pose.R), pose.t.shape
-    (True, torch.Size([1, 4, 3]))
     """
     form = _quadratic_form(bearings, points3d, weights)
     starts = bearings.new_tensor(_cube_quaternions()).mT.expand(bearings.shape[0], 4, -1)
