@@ -50,16 +50,10 @@ class PnPSolution(Solution):
     the status is NO_OTHER. ``ambiguity`` (...) is the best cost over the second best, in [0, 1]: 0 where there is no
     second, 1 where both fit exactly. Otherwise both are None.
 
-    >>> import posegrad as pg
     >>> from posegrad.testing import random_scene
     >>> scene = random_scene(2, 6)
-    >>> scene.points2d[0] = float("nan")
-    >>> solution = pg.solve_pnp(scene.points2d, scene.points3d, scene.K)
-    >>> solution.ok.tolist(), solution.pose.R.shape, solution.hessian.shape
-    ([False, True], torch.Size([2, 3, 3]), torch.Size([2, 6, 6]))
-    >>> print(solution.describe())
-    1 x CONVERGED: Converged to a minimum: the answer and its gradient are exact.
-    1 x NOT_FINITE: The input has a NaN or an infinity where it counts, or the answer overflows its dtype.
+    >>> solve_pnp(scene.points2d, scene.points3d, scene.K).describe()
+    '2 x CONVERGED: Converged to a minimum: the answer and its gradient are exact.'
     """
 
     alternatives: "PnPSolution | None" = None
@@ -111,14 +105,11 @@ def solve_pnp(
         camera: calibration matrix K (3, 3) or (..., 3, 3) in pixels, skew included (entries below the diagonal and
             the last row are ignored), or a camera of :mod:`posegrad.cameras`.
         weights: they multiply the squared residual: numbers (..., N) >= 0, one per axis (..., N, 2), or information
-            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. For N = 2
-            shapes would not tell: there they are numbers, and (2, 2) is a batch of two. (For others, add a point
-            that ``mask`` leaves out.)
+            matrices W (..., N, 2, 2), positive semi-definite, of which the symmetric part counts. Default 1. (For
+            N = 2 only numbers, (2, 2) being a batch of two: for others add a point that ``mask`` leaves out.)
         mask: (..., N) bool, False for padded or missing points; their contents, NaN included, do not matter.
         loss: rho, a robust loss of :mod:`posegrad.robust`, its scale in pixels times the root of the weights. Default:
-            ``rho(s) = s``. Without ``init`` the search anneals the scale (graduated non-convexity): of 20 points 6 may
-            be anywhere and the best minimum is still found nearly always, but this is no consensus search, and for
-            more outliers, or few points, an ``init`` from one is safer.
+            ``rho(s) = s``. Without ``init`` the scale is annealed, which copes with some 30 % of outliers, no more.
         prior: a Gaussian prior on the pose, added to the cost. With it any number of points will do.
         constraint: parts of the pose that are known and kept: see :class:`PoseConstraint`.
         init: start pose; a constant, no gradient goes to it.
@@ -248,8 +239,7 @@ def _hand_back(
     conditioned = form.pose(solution.variable)
     pose = units.restore_pose(conditioned)
     hessian = form.whole(solution.hessian, solution.variable).detach()
-    # a prior or a constraint may lead to where a narrower dtype ends
-    fits = pose.t.detach().to(dtype).isfinite().all(-1)
+    fits = pose.t.detach().to(dtype).isfinite().all(-1)  # a prior may lead out of a narrow dtype
     pose, hessian = neutral_pose(pose, fits), torch.where(fits[:, None, None], hessian, 0.0)
     status = torch.where(fits, solution.status, int(Status.NOT_FINITE))
 
