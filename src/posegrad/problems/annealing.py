@@ -4,7 +4,7 @@ The minima of least squares, which the search starts from, give every outlier it
 fades may be in a wrong valley there. Graduated non-convexity leaves it by degrees: first the loss with a scale so large
 that it is nearly least squares, then with smaller and smaller ones, each minimised from where the one before left off,
 until the scale is the user's. What then keeps its weight are mostly inliers; least squares on those finds the minima
-that the outliers hid, and they are annealed, too.
+that the outliers hid, and they are annealed, too. Items whose best start has no outlier need none of it.
 
 A search by descent, not by consensus: no promise, but nearly always the best minimum while most points are inliers
 (``benchmarks/outliers.py``).
@@ -37,6 +37,8 @@ _STAGES, _STEPS = 6, 2
 # It starts at 2^k times the user's, k as small as leaves the worst residual half of its weight, and at most this.
 _MAX_DOUBLINGS = 16
 _SETTINGS = LevenbergMarquardt()
+# A point that keeps less than this part of its weight is an outlier.
+_OUTLIER_WEIGHT = 0.1
 # Inliers are weighted as by the loss at this times the user's scale; how many minima of theirs are starts.
 _INLIER_SCALE, _NUM_MINIMA = 4.0, 2
 
@@ -48,14 +50,41 @@ def with_annealed(
     data = form.data(args)
     if isinstance(data.loss, Squared) or not data.points2d.shape[1]:
         return pose, valid
+    chosen = torch.arange(len(valid), device=valid.device)
+    if batch.questions_are_cheap(valid.device):  # elsewhere all items are annealed, asked or not
+        needed = _has_outliers(data, pose, valid)
+        chosen = needed.logical_not().to(torch.uint8).argsort(stable=True)[: int(needed.sum())]
+        if not len(chosen):
+            return pose, valid
+    more, found = _annealed_candidates(form, *batch.take((pose, valid, args, held), chosen))
+    filler = Pose(*(v[:, :1].expand(-1, found.shape[1], *v.shape[2:]) for v in (pose.R, pose.t)))
+    more = batch.put(filler, chosen, more)
+    found = valid.new_zeros(len(valid), found.shape[1]).index_copy(0, chosen, found)
+    return Pose(torch.cat([pose.R, more.R], 1), torch.cat([pose.t, more.t], 1)), torch.cat([valid, found], 1)
+
+
+def _has_outliers(data: Correspondences, pose: Pose, valid: Bool[Tensor, "B C"]) -> Bool[Tensor, " B"]:
+    """Items whose best candidate has an outlier (or that have none)."""
+    shape = valid.shape
+    many = batch.repeat(data, shape[1])
+    s = _squares(many, pushed_forward(_flat(pose), many))
+    rho = many.loss.evaluate(s)
+    best = torch.where(valid, rho.value.sum(-1).view(shape), torch.inf).argmin(-1, keepdim=True)
+    counts = weighting.strength(many.weights) > 0
+    doubtful = ((rho.first < _OUTLIER_WEIGHT) & counts).any(-1).view(shape) | ~valid
+    return doubtful.gather(1, best).squeeze(1)
+
+
+def _annealed_candidates(
+    form: Formulation, pose: Pose, valid: Bool[Tensor, "B C"], args: Any, held: Held | None
+) -> tuple[Pose, Bool[Tensor, "B E"]]:
+    """What becomes of the candidates, and of the minima of least squares on what the best of those keeps."""
     annealed, cost = _annealed(form, pose, args, held)
     best = torch.where(valid, cost, torch.inf).argmin(-1, keepdim=True)
-    inliers, found = _minima_of_inliers(data, _pick(annealed, best))
+    inliers, found = _minima_of_inliers(form.data(args), _pick(annealed, best))
     again, _ = _annealed(form, inliers, args, held)
-    return (
-        Pose(torch.cat([pose.R, annealed.R, again.R], 1), torch.cat([pose.t, annealed.t, again.t], 1)),
-        torch.cat([valid, valid, found], 1),
-    )
+    both = Pose(torch.cat([annealed.R, again.R], 1), torch.cat([annealed.t, again.t], 1))
+    return both, torch.cat([valid, found], 1)
 
 
 def _annealed(
@@ -65,7 +94,7 @@ def _annealed(
     shape = pose.t.shape[:2]
     many = batch.repeat(args, shape[1])
     data = form.data(many)
-    start = pushed_forward(Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1)), data)
+    start = pushed_forward(_flat(pose), data)
     variable = form.variable(start, None if held is None else batch.repeat(held, shape[1]))
     widest = _widest(data.loss, _squares(data, form.pose(variable)).amax(-1))
     for stage in range(_STAGES):
@@ -77,6 +106,10 @@ def _annealed(
     ).view(shape)
     pose = form.pose(variable)
     return Pose(pose.R.view(*shape, 3, 3), pose.t.view(*shape, 3)), cost
+
+
+def _flat(pose: Pose) -> Pose:
+    return Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1))
 
 
 def _squares(data: Correspondences, pose: Pose) -> Float[Tensor, "B N"]:
