@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,16 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
+from posegrad.minimal.candidates import checked
+from posegrad.minimal.object_space import ObjectSpace
 from posegrad.pose import Pose
 
 _STEPS = 12
-
-
-class _Form(NamedTuple):
-    """``cost(R) = r^T omega r`` with r = vec(R) row by row, and the best ``t(R) = -shift r``."""
-
-    omega: Float[Tensor, "B 9 9"]
-    shift: Float[Tensor, "B 3 9"]
 
 
 def sqpnp(
@@ -45,7 +39,7 @@ def sqpnp(
     Returns:
         Poses (B, C, ...) and (B, C) valid: a distinct minimum, finite, with the points in front on the whole.
     """
-    form = _quadratic_form(bearings, points3d, weights)
+    form = ObjectSpace.of(bearings, points3d, weights)
     starts = bearings.new_tensor(_cube_quaternions()).mT.expand(bearings.shape[0], 4, -1)
     q, cost = _descend(form.omega, starts)
     # a plane's poses come in pairs, one of each behind the camera: look where the centroid, the origin, is
@@ -54,25 +48,7 @@ def sqpnp(
     in_front = -(centroid_ray[:, None] @ (form.shift @ r)).squeeze(1) > 0
     q, valid = _distinct(q, torch.where(in_front, cost, torch.inf), num_candidates, degrees=5.0)
     R = so3.matrix_from_quat_wxyz(q.mT)
-    t = -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
-    return Pose(R, t), valid & R.isfinite().all(-1).all(-1) & t.isfinite().all(-1)
-
-
-def _quadratic_form(bearings: Tensor, points3d: Tensor, weights: Tensor) -> _Form:
-    batch = bearings.shape[0]
-    eye = torch.eye(3, dtype=bearings.dtype, device=bearings.device)
-    V = eye - bearings[..., :, None] * bearings[..., None, :]
-    weighted = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-300))[..., None] * V.flatten(
-        -2
-    )  # (B, N, 9)
-    Q = weighted.sum(-2).unflatten(-1, (3, 3))
-    # row j, column (k, l) of sum_i w V_jk z_l: the gradient of the linear term
-    T = (weighted.mT @ points3d).reshape(batch, 3, 9)
-    zz = (points3d[..., :, None] * points3d[..., None, :]).flatten(-2)
-    M = (weighted.mT @ zz).view(batch, 3, 3, 3, 3).transpose(2, 3).reshape(batch, 9, 9)
-    shift = torch.linalg.solve_ex(Q, T)[0]
-    omega = M - T.mT @ shift
-    return _Form(0.5 * (omega + omega.mT), shift)
+    return checked(Pose(R, form.translation(R)), valid)
 
 
 # The monomials of degree 2 and 4 of a quaternion, by the indices of their factors.
@@ -214,7 +190,7 @@ def _damped_newton(
     adjugate = a * b - c * d
     determinant = (H[:, :, :3] * adjugate[:, :, 0]).sum(2, keepdim=True)
     minors = torch.cat([H[:, 0, :1], adjugate[:, 0, 2, 2:], determinant[:, 0]], 1)
-    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(min=1e-300)
+    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(min=torch.finfo(determinant.dtype).tiny)
     step = torch.where(minors.amin(1, keepdim=True) > 0, steps[:, 0], steps[:, 1])
     return step * -(step * step).sum(1, keepdim=True).rsqrt().clamp(max=1.0)  # at most a radian
 
