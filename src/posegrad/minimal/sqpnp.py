@@ -190,7 +190,9 @@ def _damped_newton(
     adjugate = a * b - c * d
     determinant = (H[:, :, :3] * adjugate[:, :, 0]).sum(2, keepdim=True)
     minors = torch.cat([H[:, 0, :1], adjugate[:, 0, 2, 2:], determinant[:, 0]], 1)
-    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(min=torch.finfo(determinant.dtype).tiny)
+    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(
+        min=torch.finfo(determinant.dtype).tiny
+    )
     step = torch.where(minors.amin(1, keepdim=True) > 0, steps[:, 0], steps[:, 1])
     return step * -(step * step).sum(1, keepdim=True).rsqrt().clamp(max=1.0)  # at most a radian
 

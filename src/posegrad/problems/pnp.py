@@ -24,6 +24,7 @@ from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
 from posegrad.problems.prior import PosePrior
+from posegrad.problems.ranking import EXACT
 from posegrad.problems.reprojection import Correspondences
 from posegrad.problems.search import Hints, Search
 from posegrad.robust import RobustLoss
@@ -31,8 +32,6 @@ from posegrad.robust import RobustLoss
 # Points count as collinear when they are off a line by less than this many rounding errors of their dtype, but never
 # when by more than a hundredth of their extent: coarse points far from the origin are solved as they are.
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
-# Two fits are both exact when their costs, in squared focal lengths, are rounding.
-_EXACT = 1e-20
 
 
 @_pytree.register
@@ -58,7 +57,7 @@ class PnPSolution(Solution):
         Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
         "forward), the camera's signs and its distortion.",
         Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
-        Status.TOO_FEW_POINTS: "Fewer than 4 unmasked points of positive weight (3 with an init).",
+        Status.TOO_FEW_POINTS: "Fewer than 3 unmasked points of positive weight.",
     }
 
     @property
@@ -192,7 +191,7 @@ def _ranked(all_of_them: PnPSolution, cost: Float[Tensor, "B K"], item: Batch) -
     """The best of each item's solutions, (..., K), with all of them beside it."""
     first: PnPSolution = _pytree.tree_map(lambda leaf: leaf.select(len(item.shape), 0), all_of_them)
     ok = all_of_them.ok.reshape(-1, cost.shape[1])
-    ratio = torch.where(ok[:, 0] & ok[:, 1], (cost[:, 0] + _EXACT) / (cost[:, 1] + _EXACT), 0.0)
+    ratio = torch.where(ok[:, 0] & ok[:, 1], (cost[:, 0] + EXACT) / (cost[:, 1] + EXACT), 0.0)
     ambiguity = ratio.clamp(0, 1).to(first.cost).view(item.shape)
     return replace(first, alternatives=all_of_them, ambiguity=ambiguity)
 

@@ -1,4 +1,14 @@
-"""The minima of a pose problem: from an initial pose, or from none."""
+"""The minima of a pose problem: from an initial pose, or from none.
+
+Without an initial pose, per item:
+
+1. Up to four minima of the object-space cost (SQPnP) are starts, with a prior its mean, too.
+2. Each is refined for a few Gauss-Newton steps, given up when it is far worse than the item's best, and refined on.
+3. An item with three points is refined from the poses of P3P, too; one without a feasible start from its first starts
+   moved into the camera's field.
+4. The best candidate, and those that are nearly as good and somewhere else, are refined to the end by Newton steps. The
+   best is the answer; of several exact fits the one that is farthest away.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -7,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, State, descend, descend_on, finish
 from posegrad.optim.solution import Solution
@@ -17,15 +26,21 @@ from posegrad.problems import weighting
 from posegrad.problems.constraints import Held
 from posegrad.problems.door import neutral_pose
 from posegrad.problems.formulation import Formulation
-from posegrad.problems.reprojection import Correspondences
+from posegrad.problems.ranking import Ranking
+from posegrad.problems.starts import (
+    first_starts,
+    has_three_points,
+    pushed_forward,
+    pushed_into_the_field,
+    triangle_starts,
+)
 
-# Without an init: how many minima of the object-space cost are refined; for how many steps those whose first cost
-# is not _FAR times the best one's (or which are off by less than _NEAR focal lengths on the average); and how many in
-# all those whose cost then is not _HOPELESS times the best one's. Wrong minima converge slowly: without the cuts they
-# take most of the time.
-_NUM_CANDIDATES, _FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 4, 3, 1000.0, 0.03, 10, 10.0
-# Two minima are one when their rotations differ by less than this, radians, and their translations by this part.
-_SAME = 1e-4
+# For how many steps candidates are refined whose first cost is not _FAR times the best one's (or which are off by less
+# than _NEAR focal lengths on the average); and for how many in all those whose cost then is not _HOPELESS times the
+# best one's. Wrong minima converge slowly: without the cuts they take most of the time.
+_FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 3, 1000.0, 0.03, 10, 10.0
+# Candidates whose cost is within this factor of the best one's are refined to the end: costs may still fall by as much.
+_NEARLY_AS_GOOD = 1.1
 
 
 class Hints(NamedTuple):
@@ -35,6 +50,22 @@ class Hints(NamedTuple):
     init: Pose | None = None
     likely: Pose | None = None  # a candidate more, where there is a prior
     held: Held | None = None
+
+
+class Candidates(NamedTuple):
+    """Any number of candidates for every item, in any order: whose they are, where they started, where they are."""
+
+    item: Int[Tensor, " K"]
+    start: Any
+    state: State
+    valid: Bool[Tensor, " K"]
+
+    def cost(self) -> Float[Tensor, " K"]:
+        """Infinite for those that do not count."""
+        quadratic = self.state.quadratic
+        return torch.where(
+            self.valid & quadratic.feasible & quadratic.cost.isfinite(), quadratic.cost, torch.inf
+        )
 
 
 @dataclass(frozen=True)
@@ -57,25 +88,37 @@ class Search:
     def from_start(self, args: Any, hints: Hints) -> tuple[Any, Solution]:
         """The best minimum, and the start that led to it."""
         form, settings = self.formulation, self.settings
-        if hints.init is None:
-            start, state, valid = self._candidates(args, hints)
-            cost = _cost_of(state, valid)
-            best = cost.argmin(-1) + cost.shape[1] * torch.arange(cost.shape[0], device=cost.device)
-            start, state = batch.take(start, best), batch.take(state, best)
-        else:
+        if hints.init is not None:
             start = form.variable(hints.init, hints.held)
             state = descend(form.problem, start, args, settings, max_steps=settings.max_steps)
-        return start, self._judged(finish(form.problem, state, args, settings), hints.verdict)
+            return start, self._judged(finish(form.problem, state, args, settings), hints.verdict)
+        found = self._candidates(args, hints)
+        ranking = Ranking.of(form.data(args))
+        pose, cost = form.pose(found.state.variable), found.cost()
+        best = ranking.best(pose, cost, found.item)
+        rivals = ranking.rivals(pose, cost, found.item, best, _NEARLY_AS_GOOD)
+        chosen = torch.cat([best, batch.indices(rivals)])
+        item = found.item[chosen]
+        state = batch.take(found.state, chosen)
+        solution = finish(form.problem, state, batch.copies(args, item), settings)
+        start = batch.take(found.start, chosen)
+        if len(chosen) > len(best):
+            cost = torch.where(solution.ok, solution.cost, torch.inf)
+            best = ranking.best(form.pose(solution.variable), cost, item)
+            start, solution = batch.take(start, best), batch.take(solution, best)
+        return start, self._judged(solution, hints.verdict)
 
     def _several(self, args: Any, hints: Hints) -> Solution:
         once = torch.arange(0, len(hints.verdict), self.count, device=hints.verdict.device)
         args, hints = batch.take(args, once), batch.take(hints, once)
-        _, state, valid = self._candidates(args, hints, cut=False)
-        many = batch.repeat(args, valid.shape[1])
-        found = finish(self.formulation.problem, state, many, self.settings)
-        usable = valid & (found.status == int(Status.CONVERGED)).view(valid.shape)
-        index, missing = _best_distinct(
-            self.formulation.pose(found.variable), found.cost.view(valid.shape), usable, self.count
+        candidates = self._candidates(args, hints, cut=False)
+        many = batch.copies(args, candidates.item)
+        found = finish(self.formulation.problem, candidates.state, many, self.settings)
+        usable = candidates.valid & (found.status == int(Status.CONVERGED))
+        ranking = Ranking.of(self.formulation.data(args))
+        cost = torch.where(usable, found.cost, torch.inf)
+        index, missing = ranking.best_distinct(
+            self.formulation.pose(found.variable), cost, candidates.item, self.count
         )
         chosen = batch.take(found, index)
         status = torch.where(missing, int(Status.NO_OTHER), chosen.status)
@@ -92,79 +135,62 @@ class Search:
         pose = neutral_pose(self.formulation.pose(solution.variable), ok)
         return replace(solution, variable=self.formulation.moved(solution.variable, pose), status=status)
 
-    def _candidates(
-        self, args: Any, hints: Hints, *, cut: bool = True
-    ) -> tuple[Any, State, Bool[Tensor, "B C"]]:
-        """Starts (the same number for every item, one item after the other), what some steps make of them, and
-        which of them count."""
+    def _candidates(self, args: Any, hints: Hints, *, cut: bool = True) -> Candidates:
+        """Starts, and what some steps make of them; at least one for every item."""
+        data = self.formulation.data(args)
+        pose, valid = first_starts(data, hints.likely)
+        items = torch.arange(len(valid), device=valid.device)
+        first = self._refined(
+            args, hints, pose, valid, items, torch.full_like(items, torch.inf, dtype=pose.t.dtype), cut
+        )
+        lowest = first.cost().view(valid.shape).amin(-1)
+        needy = lowest.isinf() & valid.any(-1)
+        if data.points3d.shape[1] >= 3:
+            needy = needy | has_three_points(data)
+        needy = batch.indices(needy & (hints.verdict == int(Status.CONVERGED)))
+        if len(needy) == 0:
+            return first
+        more, more_valid = batch.take((pose, valid), needy)
+        if data.points3d.shape[1] >= 3:
+            triangle, is_triangle = triangle_starts(batch.copies(data, needy))
+            more = Pose(torch.cat([triangle.R, more.R], 1), torch.cat([triangle.t, more.t], 1))
+            more_valid = torch.cat([is_triangle, more_valid & lowest[needy].isinf()[:, None]], 1)
+        second = self._refined(args, hints, more, more_valid, needy, lowest, cut, push=True)
+        return batch.join(first, second)
+
+    def _refined(
+        self,
+        args: Any,
+        hints: Hints,
+        pose: Pose,
+        valid: Bool[Tensor, "M C"],
+        items: Int[Tensor, " M"],
+        lowest: Float[Tensor, " B"],
+        cut: bool,
+        *,
+        push: bool = False,
+    ) -> Candidates:
+        """Some steps from the poses (M, C, ...) for some items, whose best cost so far is given."""
         form, settings = self.formulation, self.settings
-        data = form.data(args)
-        pose, valid = _starts(data, hints.likely)
         count = valid.shape[1]
-        many = batch.repeat(args, count)
+        item = items[torch.arange(valid.numel(), device=valid.device) // count]
         # an invalid candidate has nothing to minimise: it ends at once
-        kept = valid.flatten()[:, None].expand(-1, data.points2d.shape[1])
+        many = batch.copies(args, item)
         own = form.data(many)
-        own = replace(own, weights=weighting.keep(own.weights, kept))
+        own = replace(
+            own,
+            weights=weighting.keep(own.weights, valid.flatten()[:, None].expand(-1, own.points2d.shape[1])),
+        )
         many = form.replace_data(many, own)
-        held = None if hints.held is None else batch.repeat(hints.held, count)
-        start = form.variable(_pushed_forward(pose, own), held)
+        flat = pushed_forward(Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1)), own)
+        flat = pushed_into_the_field(flat, own) if push else flat
+        start = form.variable(flat, None if hints.held is None else batch.copies(hints.held, item))
         state = descend(form.problem, start, many, settings, max_steps=0)
-        near = 0.5 * _NEAR**2 * weighting.strength(data.weights).sum(-1, keepdim=True)
+        near = 0.5 * _NEAR**2 * weighting.strength(own.weights).sum(-1)
         for steps, factor, floor in ((_FIRST_STEPS, _FAR, near), (_TRIAL_STEPS, _HOPELESS, 0.0)):
-            cost = _cost_of(state, valid)
-            lost = (cost > factor * cost.amin(-1, keepdim=True)) & (cost > floor) & cut
-            state = state._replace(done=state.done | lost.flatten())
+            cost = Candidates(item, start, state, valid.flatten()).cost()
+            best = torch.minimum(cost.view(valid.shape).amin(-1), lowest[items])
+            bound = factor * best[:, None].expand(valid.shape).flatten()
+            state = state._replace(done=state.done | ((cost > bound) & (cost > floor) & cut))
             state = descend_on(form.problem, state, many, settings, max_steps=steps)
-        return start, state, valid
-
-
-def _starts(data: Correspondences, likely: Pose | None) -> tuple[Pose, Bool[Tensor, "B C"]]:
-    """Poses (B C), one item after the other, and which of them are any good (B, C)."""
-    size = data.weights.shape[0]
-    bearings, seen = data.camera.unproject(data.points2d)
-    strength = torch.where(seen, weighting.strength(data.weights), 0.0)
-    pose, valid = sqpnp(bearings, data.points3d, strength, _NUM_CANDIDATES)
-    if likely is not None:
-        pose = Pose(torch.cat([pose.R, likely.R[:, None]], 1), torch.cat([pose.t, likely.t[:, None]], 1))
-        valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
-    pose = Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1))
-    ahead = Pose.identity(size * valid.shape[1], dtype=pose.R.dtype, device=pose.R.device)
-    ahead = replace(ahead, t=ahead.t + pose.t.new_tensor([0.0, 0.0, 1.0]))
-    return batch.where(valid.flatten(), pose, ahead), valid
-
-
-def _cost_of(state: State, valid: Bool[Tensor, "B C"]) -> Float[Tensor, "B C"]:
-    quadratic = state.quadratic
-    feasible = valid & (quadratic.feasible & quadratic.cost.isfinite()).view(valid.shape)
-    return torch.where(feasible, quadratic.cost.view(valid.shape), torch.inf)
-
-
-def _pushed_forward(pose: Pose, data: Correspondences) -> Pose:
-    """Noise can leave a point of a good candidate behind the camera: move the object along z until none is."""
-    if data.camera.wide:
-        return pose
-    depth = torch.where(weighting.strength(data.weights) > 0, pose.act(data.points3d)[..., 2], torch.inf)
-    nearest = depth.amin(-1) if depth.shape[-1] else depth.sum(-1) + torch.inf
-    shift = torch.where(nearest <= 1e-3, 0.1 - nearest, torch.zeros_like(nearest))
-    return replace(pose, t=pose.t + shift[:, None] * pose.t.new_tensor([0.0, 0.0, 1.0]))
-
-
-def _best_distinct(
-    pose: Pose, cost: Float[Tensor, "B C"], usable: Bool[Tensor, "B C"], count: int
-) -> tuple[Int[Tensor, " K"], Bool[Tensor, " K"]]:
-    """Of every item's candidates the ``count`` best that differ, as indices (B count), and which are none."""
-    left = torch.where(usable, cost, torch.inf)
-    size, tried = left.shape
-    R, t = pose.R.reshape(size, tried, 9), pose.t.reshape(size, tried, 3)
-    at = torch.arange(size, device=left.device)
-    index, missing = [], []
-    for _ in range(count):
-        lowest, best = left.min(-1)
-        index.append(tried * at + best)
-        missing.append(lowest.isinf())
-        turn = (R - R[at, best][:, None]).square().sum(-1)  # 8 sin^2(angle / 2)
-        shift = (t - t[at, best][:, None]).square().sum(-1)
-        near = (turn < 2 * _SAME**2) & (shift < _SAME**2 * t[at, best].square().sum(-1, keepdim=True))
-        left = torch.where(near, torch.inf, left)
-    return torch.stack(index, 1).flatten(), torch.stack(missing, 1).flatten()
+        return Candidates(item, start, state, valid.flatten())
