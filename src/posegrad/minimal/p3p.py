@@ -201,6 +201,7 @@ def _frame(triangle: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]
     side, other = triangle[..., 1, :] - triangle[..., 0, :], triangle[..., 2, :] - triangle[..., 0, :]
     x = side * side.square().sum(-1, keepdim=True).clamp(min=tiny).rsqrt()
     normal = torch.linalg.cross(x, other, dim=-1)
+    normal = normal - (normal * x).sum(-1, keepdim=True) * x  # rounding, where the triangle is thin
     z = normal * normal.square().sum(-1, keepdim=True).clamp(min=tiny).rsqrt()
     return torch.stack([x, torch.linalg.cross(z, x, dim=-1), z], -1)
 
