@@ -24,8 +24,8 @@ def _p3p(bearings: Tensor, points3d: Tensor, weights: Tensor) -> tuple[Pose, Ten
     return p3p(bearings[:, :3], points3d[:, :3])
 
 
-#: with how many points, whether in a plane, and how exact (radians) in float64 and float32: SQPnP's cost is a square, at
-#: whose minimum half of the digits are lost
+#: with how many points, whether in a plane, and how exact (radians) in float64 and float32. SQPnP minimises a square:
+#: at its minimum half of the digits are lost.
 SOLVERS: dict[str, tuple[Solver, int, bool, float, float]] = {
     "p3p": (_p3p, 3, False, 1e-9, 1e-3),
     "sqpnp": (sqpnp, 6, False, 1e-7, 1e-3),
@@ -72,13 +72,17 @@ def test_rays_need_no_optical_axis(name: str) -> None:
     angle = torch.where(turned_valid[:, :, None] & valid[:, None], so3.log(best).norm(dim=-1), torch.inf)
     nearest = torch.where(valid, angle.amin(1), 0.0)
     assert float(nearest[:, 0].max()) < 1e-5
-    if "sqpnp" not in name:  # whose starts are turned against the data: of its other minima it may find more or fewer
+    if (
+        "sqpnp" not in name
+    ):  # whose starts are turned against the data: of its other minima it may find more or fewer
         assert float(nearest.max()) < 1e-5
 
 
 @every_solver
 @both_dtypes
-@pytest.mark.parametrize("bad", ["points", "rays", "nan", "inf", "weights", "line", "same ray", "huge", "tiny"])
+@pytest.mark.parametrize(
+    "bad", ["points", "rays", "nan", "inf", "weights", "line", "same ray", "huge", "tiny"]
+)
 def test_whatever_comes_poses_are_finite_and_neighbours_do_not_notice(
     name: str, dtype: torch.dtype, bad: str
 ) -> None:
@@ -106,7 +110,9 @@ def test_whatever_comes_poses_are_finite_and_neighbours_do_not_notice(
         assert not bool(valid[1].any())
     for i in (0, 2):
         assert torch.equal(valid[i], expected_valid[i])
-        torch.testing.assert_close(pose.R[i], expected.R[i], rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-9)
+        torch.testing.assert_close(
+            pose.R[i], expected.R[i], rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-9
+        )
 
 
 @every_solver

@@ -42,7 +42,11 @@ def _triangles(kind: str, count: int, seed: int = 0) -> tuple[Tensor, Tensor, Po
         R = torch.eye(3).double().expand(count, 3, 3)
         t = (5 + uniform(count, 1)).expand(count, 3)
     elif kind == "frontal":  # four answers, three of which are alike
-        z = torch.tensor([[1.0, 0, 0], [-0.5, 0.75**0.5, 0], [-0.5, -(0.75**0.5), 0]]).double().expand(count, 3, 3)
+        z = (
+            torch.tensor([[1.0, 0, 0], [-0.5, 0.75**0.5, 0], [-0.5, -(0.75**0.5), 0]])
+            .double()
+            .expand(count, 3, 3)
+        )
         R, t = so3.exp(torch.tensor([0.0, 0, np.pi]) * uniform(count, 1)), t * torch.tensor([0.0, 0, 1])
     elif kind == "beside the axis":  # the optical centre near the cylinder of danger: answers nearly coincide
         z[..., 2] = 0

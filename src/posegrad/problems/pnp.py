@@ -191,7 +191,7 @@ def _ranked(all_of_them: PnPSolution, cost: Float[Tensor, "B K"], item: Batch) -
     """The best of each item's solutions, (..., K), with all of them beside it."""
     first: PnPSolution = _pytree.tree_map(lambda leaf: leaf.select(len(item.shape), 0), all_of_them)
     ok = all_of_them.ok.reshape(-1, cost.shape[1])
-    ratio = torch.where(ok[:, 0] & ok[:, 1], (cost[:, 0] + EXACT) / (cost[:, 1] + EXACT), 0.0)
+    ratio = torch.where(ok[:, 0] & ok[:, 1], cost[:, 0].clamp(min=EXACT) / cost[:, 1].clamp(min=EXACT), 0.0)
     ambiguity = ratio.clamp(0, 1).to(first.cost).view(item.shape)
     return replace(first, alternatives=all_of_them, ambiguity=ambiguity)
 
