@@ -19,7 +19,7 @@ from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.problems.call import Call
-from posegrad.problems.conditioning import Units
+from posegrad.problems.conditioning import Units, squared_width
 from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
@@ -212,12 +212,8 @@ def _unrolled(args: Correspondences, hints: Hints, search: Search) -> Solution:
 
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
     """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
-    used = (weighting.strength(data.weights) > 0).to(data.points3d.dtype)
     z = (data.points3d.detach() - units.centre[:, None]) / units.size[:, None, None]
-    scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
-    # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)
-    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
-    second = 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
+    second = squared_width(z, weighting.strength(data.weights) > 0)
     rounding = torch.finfo(dtype).eps * (1 + units.centre.square().sum(-1).sqrt() / units.size)
     limit = (_COLLINEAR_ROUNDINGS * rounding).clamp(max=_COLLINEAR_AT_MOST).square()
     limit = limit.clamp(min=64 * torch.finfo(z.dtype).eps)  # rounding of the scatter itself

@@ -4,8 +4,9 @@ Without an initial pose, per item:
 
 1. Up to four minima of the object-space cost (SQPnP) are starts, with a prior its mean, too.
 2. Each is refined for a few Gauss-Newton steps, given up when it is far worse than the item's best, and refined on.
-3. An item with three points is refined from the poses of P3P, too; one without a feasible start from its first starts
-   moved into the camera's field.
+3. Items with three points, without a feasible candidate or with much noise for their width are refined from more starts,
+   and none is given up: the first ones, moved into the camera's field; up to eight minima of SQPnP's cost by angle; for
+   three points the four poses of P3P, of complex ones the real part.
 4. The best candidate, and those that are nearly as good and somewhere else, are refined to the end by Newton steps. The
    best is the answer; of several exact fits the one that is farthest away.
 """
@@ -29,10 +30,10 @@ from posegrad.problems.formulation import Formulation
 from posegrad.problems.ranking import Ranking
 from posegrad.problems.starts import (
     first_starts,
-    has_three_points,
+    more_starts,
+    need_more,
     pushed_forward,
     pushed_into_the_field,
-    triangle_starts,
 )
 
 # For how many steps candidates are refined whose first cost is not _FAR times the best one's (or which are off by less
@@ -137,26 +138,19 @@ class Search:
 
     def _candidates(self, args: Any, hints: Hints, *, cut: bool = True) -> Candidates:
         """Starts, and what some steps make of them; at least one for every item."""
-        data = self.formulation.data(args)
+        form = self.formulation
+        data = form.data(args)
         pose, valid = first_starts(data, hints.likely)
         items = torch.arange(len(valid), device=valid.device)
-        first = self._refined(
-            args, hints, pose, valid, items, torch.full_like(items, torch.inf, dtype=pose.t.dtype), cut
-        )
-        lowest = first.cost().view(valid.shape).amin(-1)
-        needy = lowest.isinf() & valid.any(-1)
-        if data.points3d.shape[1] >= 3:
-            needy = needy | has_three_points(data)
-        needy = batch.indices(needy & (hints.verdict == int(Status.CONVERGED)))
+        first = self._refined(args, hints, pose, valid, items, cut=cut)
+        lowest, best = first.cost().view(valid.shape).min(-1)
+        best = batch.take(form.pose(first.state.variable), best + valid.shape[1] * items)
+        needy = need_more(data, best, lowest) & (hints.verdict == int(Status.CONVERGED))
+        needy = batch.indices(needy)
         if len(needy) == 0:
             return first
-        more, more_valid = batch.take((pose, valid), needy)
-        if data.points3d.shape[1] >= 3:
-            triangle, is_triangle = triangle_starts(batch.copies(data, needy))
-            more = Pose(torch.cat([triangle.R, more.R], 1), torch.cat([triangle.t, more.t], 1))
-            more_valid = torch.cat([is_triangle, more_valid & lowest[needy].isinf()[:, None]], 1)
-        second = self._refined(args, hints, more, more_valid, needy, lowest, cut, push=True)
-        return batch.join(first, second)
+        more, more_valid = more_starts(batch.copies(data, needy), *batch.copies((pose, valid), needy))
+        return batch.join(first, self._refined(args, hints, more, more_valid, needy, cut=False, push=True))
 
     def _refined(
         self,
@@ -165,22 +159,19 @@ class Search:
         pose: Pose,
         valid: Bool[Tensor, "M C"],
         items: Int[Tensor, " M"],
-        lowest: Float[Tensor, " B"],
-        cut: bool,
         *,
+        cut: bool,
         push: bool = False,
     ) -> Candidates:
-        """Some steps from the poses (M, C, ...) for some items, whose best cost so far is given."""
+        """Some steps from the poses (M, C, ...) for some items; cut: not for hopeless ones, push: into the field."""
         form, settings = self.formulation, self.settings
-        count = valid.shape[1]
-        item = items[torch.arange(valid.numel(), device=valid.device) // count]
+        usable = valid.flatten()
+        item = items[torch.arange(len(usable), device=usable.device) // valid.shape[1]]
         # an invalid candidate has nothing to minimise: it ends at once
         many = batch.copies(args, item)
         own = form.data(many)
-        own = replace(
-            own,
-            weights=weighting.keep(own.weights, valid.flatten()[:, None].expand(-1, own.points2d.shape[1])),
-        )
+        kept = usable[:, None].expand(-1, own.points2d.shape[1])
+        own = replace(own, weights=weighting.keep(own.weights, kept))
         many = form.replace_data(many, own)
         flat = pushed_forward(Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1)), own)
         flat = pushed_into_the_field(flat, own) if push else flat
@@ -188,9 +179,8 @@ class Search:
         state = descend(form.problem, start, many, settings, max_steps=0)
         near = 0.5 * _NEAR**2 * weighting.strength(own.weights).sum(-1)
         for steps, factor, floor in ((_FIRST_STEPS, _FAR, near), (_TRIAL_STEPS, _HOPELESS, 0.0)):
-            cost = Candidates(item, start, state, valid.flatten()).cost()
-            best = torch.minimum(cost.view(valid.shape).amin(-1), lowest[items])
-            bound = factor * best[:, None].expand(valid.shape).flatten()
+            cost = Candidates(item, start, state, usable).cost()
+            bound = factor * cost.view(valid.shape).amin(-1, keepdim=True).expand(valid.shape).flatten()
             state = state._replace(done=state.done | ((cost > bound) & (cost > floor) & cut))
             state = descend_on(form.problem, state, many, settings, max_steps=steps)
-        return Candidates(item, start, state, valid.flatten())
+        return Candidates(item, start, state, usable)

@@ -11,10 +11,13 @@ from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
 from posegrad.pose import Pose
 from posegrad.problems import weighting
+from posegrad.problems.conditioning import squared_width
 from posegrad.problems.reprojection import Correspondences
 
-# How many minima of the object-space cost are starts.
-_NUM_MINIMA = 4
+# How many minima of the object-space cost are starts, and how many of the angular one for items that need more.
+_NUM_MINIMA, _NUM_OTHER_MINIMA = 4, 8
+# Items need more starts where noise is above this part of the object's width.
+_NOISY = 0.25
 # A start with points outside of the camera's field is moved ahead by the first of these parts of its distance (and as
 # many of the object's size) that will do.
 _PUSHES = tuple(0.005 * 2**k for k in range(9))
@@ -31,18 +34,39 @@ def first_starts(data: Correspondences, likely: Pose | None) -> tuple[Pose, Bool
     return pose, valid
 
 
-def has_three_points(data: Correspondences) -> Bool[Tensor, " B"]:
-    """Items with three points of positive weight, which have up to four poses that fit exactly."""
-    return (weighting.strength(data.weights) > 0).sum(-1) == 3
+def need_more(data: Correspondences, pose: Pose, cost: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Items whose best pose so far may not be the best there is: three points; no pose that is feasible (an infinite
+    cost); noise that, carried to the object's distance, is not small against the object's width."""
+    strength = weighting.strength(data.weights)
+    used = strength > 0
+    count = used.sum(-1)
+    centroid = (used[..., None] * data.points3d).sum(-2) / count.clamp(min=1)[:, None]
+    distance = pose.act(centroid[:, None]).squeeze(1).square().sum(-1)  # squared, as all that follows
+    # of 2 N numbers the fit takes 6
+    spread = strength.sum(-1) * (count - 3).clamp(min=0.5) / count.clamp(min=1)
+    noise = 2 * cost * distance / spread.clamp(min=torch.finfo(cost.dtype).tiny)
+    return (count == 3) | cost.isinf() | (noise > _NOISY**2 * squared_width(data.points3d, used))
 
 
-def triangle_starts(data: Correspondences) -> tuple[Pose, Bool[Tensor, "B 4"]]:
-    """The poses from three points, for items that have no more; N is at least 3."""
+def more_starts(
+    data: Correspondences, first: Pose, valid: Bool[Tensor, "B C"]
+) -> tuple[Pose, Bool[Tensor, "B D"]]:
+    """For items that need more: their first starts, minima of another cost, and what fits three points."""
     bearings, seen = data.camera.unproject(data.points2d)
-    used = weighting.strength(data.weights) > 0
-    three = first_used(used, 3)[..., None].expand(-1, -1, 3)
-    pose, valid = p3p(bearings.gather(1, three), data.points3d.gather(1, three), nearest=True)
-    return pose, valid & has_three_points(data)[:, None] & (seen | ~used).all(-1, keepdim=True)
+    strength = weighting.strength(data.weights)
+    used = strength > 0
+    other, other_valid = sqpnp(
+        bearings, data.points3d, torch.where(seen, strength, 0.0), _NUM_OTHER_MINIMA, by_angle=True
+    )
+    parts = [(first, valid), (other, other_valid)]
+    if used.shape[1] >= 3:
+        three = first_used(used, 3)[..., None].expand(-1, -1, 3)
+        pose, fits = p3p(bearings.gather(1, three), data.points3d.gather(1, three), nearest=True)
+        triangle = (used.sum(-1) == 3) & (seen | ~used).all(-1)
+        parts.append((pose, fits & triangle[:, None]))
+    poses, good = zip(*parts, strict=True)
+    R, t = torch.cat([pose.R for pose in poses], 1), torch.cat([pose.t for pose in poses], 1)
+    return Pose(R, t), torch.cat(good, 1)
 
 
 def first_used(used: Bool[Tensor, "B N"], count: int) -> Int[Tensor, "B count"]:
