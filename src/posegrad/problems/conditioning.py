@@ -88,8 +88,8 @@ class Units:
 
 
 def squared_width(points3d: Float[Tensor, "B N 3"], used: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
-    """How far the used points, in conditioned units, are off a line, squared: of the eigenvalues of their scatter, whose
-    sum is 1, the second, but for a factor between 1 and 2."""
+    """How far the used points, in conditioned units, are off a line, squared: the second eigenvalue of their scatter,
+    but for a factor between 1 and 2 (the sum of all is 1)."""
     share = used / used.sum(-1, keepdim=True).clamp(min=1)
     z = points3d - (share[..., None] * points3d).sum(-2, keepdim=True)
     scatter = (share[..., None] * z).mT @ z

@@ -4,11 +4,11 @@ Without an initial pose, per item:
 
 1. Up to four minima of the object-space cost (SQPnP) are starts, with a prior its mean, too.
 2. Each is refined for a few Gauss-Newton steps, given up when it is far worse than the item's best, and refined on.
-3. Items with three points, without a feasible candidate or with much noise for their width are refined from more starts,
-   and none is given up: the first ones, moved into the camera's field; up to eight minima of SQPnP's cost by angle; for
-   three points the four poses of P3P, of complex ones the real part.
-4. The best candidate, and those that are nearly as good and somewhere else, are refined to the end by Newton steps. The
-   best is the answer; of several exact fits the one that is farthest away.
+3. Items with three points, without a feasible candidate or with much noise for their width are refined from more
+   starts, none of which is given up: the first ones, moved into the camera's field; up to eight minima of SQPnP's cost
+   by angle; for three points the four poses of P3P, of complex ones the real part.
+4. The best candidate, and those that are nearly as good and somewhere else, are refined to the end by Newton steps;
+   where none of them ends in a minimum, the item's others, too. The best minimum is the answer: see ``ranking.py``.
 """
 
 from dataclasses import dataclass, replace
@@ -98,23 +98,34 @@ class Search:
         pose, cost = form.pose(found.state.variable), found.cost()
         best = ranking.best(pose, cost, found.item)
         rivals = ranking.rivals(pose, cost, found.item, best, _NEARLY_AS_GOOD)
-        chosen = torch.cat([best, batch.indices(rivals)])
-        item = found.item[chosen]
-        state = batch.take(found.state, chosen)
-        solution = finish(form.problem, state, batch.copies(args, item), settings)
-        start = batch.take(found.start, chosen)
-        if len(chosen) > len(best):
-            cost = torch.where(solution.ok, solution.cost, torch.inf)
-            best = ranking.best(form.pose(solution.variable), cost, item)
-            start, solution = batch.take(start, best), batch.take(solution, best)
-        return start, self._judged(solution, hints.verdict)
+        index = torch.cat([best, batch.indices(rivals)])
+        solution = self._finished(args, found, index)
+        ends = self._best_end(ranking, solution, found.item[index])
+        # the lowest cost can be on the way to a point in the camera's centre, where there is no minimum
+        lost = ~solution.ok[ends] & (hints.verdict == int(Status.CONVERGED))
+        others = batch.indices((lost[found.item] & cost.isfinite()).index_fill(0, index, False))
+        if len(others) > 0:
+            index = torch.cat([index, others])
+            solution = batch.join(solution, self._finished(args, found, others))
+            ends = self._best_end(ranking, solution, found.item[index])
+        start = batch.take(found.start, index[ends])
+        return start, self._judged(batch.take(solution, ends), hints.verdict)
+
+    def _finished(self, args: Any, candidates: Candidates, index: Int[Tensor, " M"]) -> Solution:
+        """Some candidates refined to the end."""
+        state, item = batch.take(candidates.state, index), candidates.item[index]
+        return finish(self.formulation.problem, state, batch.copies(args, item), self.settings)
+
+    def _best_end(self, ranking: Ranking, solution: Solution, item: Int[Tensor, " M"]) -> Int[Tensor, " B"]:
+        """Of every item's refined candidates the best minimum, the first where none is one."""
+        cost = torch.where(solution.ok, solution.cost, torch.inf)
+        return ranking.best(self.formulation.pose(solution.variable), cost, item)
 
     def _several(self, args: Any, hints: Hints) -> Solution:
         once = torch.arange(0, len(hints.verdict), self.count, device=hints.verdict.device)
         args, hints = batch.take(args, once), batch.take(hints, once)
         candidates = self._candidates(args, hints, cut=False)
-        many = batch.copies(args, candidates.item)
-        found = finish(self.formulation.problem, candidates.state, many, self.settings)
+        found = self._finished(args, candidates, torch.arange(len(candidates.item), device=once.device))
         usable = candidates.valid & (found.status == int(Status.CONVERGED))
         ranking = Ranking.of(self.formulation.data(args))
         cost = torch.where(usable, found.cost, torch.inf)
