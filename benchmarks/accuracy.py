@@ -5,10 +5,10 @@
 Cells shape/points/noise: see ``pnp_cells.py``. A problem is a hit when cost <= best known (1 + 1e-6) + 1e-9 px^2, with
 every point in front of the camera and, for us, the solution marked ok. Best known: the least over us, every rival and
 50 random starts, all refined on the same cost to a minimum. Problems in which none of all these leads to a minimum are
-counted apart: their cost falls on towards a point in the camera's centre. What rivals and random starts reach is kept in ``best.jsonl`` under
-``--out`` and computed once per problem; our own answers are kept in ``ours.jsonl`` and computed again when a source
-file of posegrad that takes part has changed. Interrupted runs go on where they stopped; delete the folder to start
-anew.
+counted apart: their cost falls on towards a point in the camera's centre. What rivals and random starts reach is kept
+in ``best.jsonl`` under ``--out`` and computed once per problem; our own answers are kept in ``ours.jsonl`` and computed
+again when a source file of posegrad that takes part has changed. Interrupted runs go on where they stopped; delete the
+folder to start anew.
 """
 
 import argparse

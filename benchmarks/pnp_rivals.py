@@ -157,8 +157,8 @@ def _refine(problems: Problems, found: Sequence[list[Start]], most: int) -> Tens
     wide = [value[:, None] for value in (problems.points2d, problems.points3d)]
     weights, mask = problems.weights[:, None], problems.mask[:, None]
     solution = pg.solve_pnp(*wide, K, weights=weights, mask=mask, init=init)
-    # a start from which no minimum is reached is no answer, however low its cost: that may fall on and on towards a point
-    # in the camera's centre
+    # a start from which no minimum is reached is no answer, however low its cost: that may fall on towards a point in
+    # the camera's centre
     return torch.where(solution.ok, cost_of(problems, solution.pose), torch.inf).amin(1)
 
 

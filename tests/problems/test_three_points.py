@@ -135,12 +135,13 @@ def test_where_nothing_fits_exactly_no_other_start_is_better() -> None:
     inexact = solution.ok & (solution.cost > 1e-9)
     assert bool(solution.ok.all())
     assert 5 < int(inexact.sum()) < 130
+    x, z, cost = scene.points2d[inexact], scene.points3d[inexact], solution.cost[inexact]
     generator = torch.Generator().manual_seed(0)
-    for _ in range(25):
-        turn = torch.randn(150, 4, generator=generator).double()
-        init = pg.Pose.from_quat_wxyz(turn, scene.pose.t)
-        other = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, init=init)
-        assert not bool((other.ok & (other.cost < solution.cost * (1 - 1e-6) - 1e-9)).any())
+    turn = torch.randn(40, len(x), 4, generator=generator).double()
+    init = pg.Pose.from_quat_wxyz(turn, scene.pose.t[inexact].expand(40, -1, -1))
+    other = pg.solve_pnp(x, z, scene.K, init=init)
+    assert float(other.ok.double().mean()) > 0.5
+    assert not bool((other.ok & (other.cost < cost * (1 - 1e-6) - 1e-9)).any())
 
 
 def test_gradients_are_those_of_solving_again() -> None:

@@ -125,11 +125,12 @@ def solve_pnp(
     calls this function as it is, with one break of the graph; transforms that are to be taken inside of a compiled
     model belong into a function under ``torch.compiler.disable``. Autocast does not reach inside.
 
-    Degeneracies: fewer than 4 points (3 with an init); collinear or coincident points; fronto-parallel planes far
-    away are legal but ill-conditioned, see ``solution.hessian``.
+    Degeneracies: fewer than 3 points; collinear or coincident points; fronto-parallel planes far away are legal but
+    ill-conditioned, see ``solution.hessian``. Three points have up to four poses that fit exactly, and the answer is the
+    one whose centroid is farthest from the camera; ``num_solutions=4`` gives all of them.
 
     Reference: Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020;
-    start: Terzakis & Lourakis, ECCV 2020.
+    starts: Terzakis & Lourakis, ECCV 2020; three points: Persson & Nordberg, ECCV 2018.
 
     >>> import posegrad as pg
     >>> model = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=torch.float64)
