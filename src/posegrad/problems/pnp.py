@@ -126,8 +126,8 @@ def solve_pnp(
     model belong into a function under ``torch.compiler.disable``. Autocast does not reach inside.
 
     Degeneracies: fewer than 3 points; collinear or coincident points; fronto-parallel planes far away are legal but
-    ill-conditioned, see ``solution.hessian``. Three points have up to four poses that fit exactly, and the answer is the
-    one whose centroid is farthest from the camera; ``num_solutions=4`` gives all of them.
+    ill-conditioned, see ``solution.hessian``. Three points have up to four poses that fit exactly; the answer is the
+    one whose centroid is farthest from the camera, and ``num_solutions=4`` gives all of them.
 
     Reference: Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020;
     starts: Terzakis & Lourakis, ECCV 2020; three points: Persson & Nordberg, ECCV 2018.

@@ -152,46 +152,61 @@ class Search:
         form = self.formulation
         data = form.data(args)
         pose, valid = first_starts(data, hints.likely)
-        items = torch.arange(len(valid), device=valid.device)
-        first = self._refined(args, hints, pose, valid, items, cut=cut)
+        size, count = valid.shape
+        items = torch.arange(size, device=valid.device)
+        of_each = torch.arange(size * count, device=valid.device)
+        first = self._refined(
+            args, hints, _flat(pose), valid.flatten(), of_each // count, together=count if cut else None
+        )
         lowest, best = first.cost().view(valid.shape).min(-1)
-        best = batch.take(form.pose(first.state.variable), best + valid.shape[1] * items)
-        needy = need_more(data, best, lowest) & (hints.verdict == int(Status.CONVERGED))
-        needy = batch.indices(needy)
+        best = batch.take(form.pose(first.state.variable), best + count * items)
+        needy = batch.indices(need_more(data, best, lowest) & (hints.verdict == int(Status.CONVERGED)))
         if len(needy) == 0:
             return first
-        more, more_valid = more_starts(batch.copies(data, needy), *batch.copies((pose, valid), needy))
-        return batch.join(first, self._refined(args, hints, more, more_valid, needy, cut=False, push=True))
+        more, good = more_starts(batch.copies(data, needy), *batch.copies((pose, valid), needy))
+        chosen = batch.indices(good.flatten())
+        item = needy[chosen // good.shape[1]]
+        more = batch.take(_flat(more), chosen)
+        return batch.join(first, self._refined(args, hints, more, good.flatten()[chosen], item, push=True))
 
     def _refined(
         self,
         args: Any,
         hints: Hints,
         pose: Pose,
-        valid: Bool[Tensor, "M C"],
-        items: Int[Tensor, " M"],
+        valid: Bool[Tensor, " K"],
+        item: Int[Tensor, " K"],
         *,
-        cut: bool,
+        together: int | None = None,
         push: bool = False,
     ) -> Candidates:
-        """Some steps from the poses (M, C, ...) for some items; cut: not for hopeless ones, push: into the field."""
+        """Some steps from poses for some items.
+
+        Args:
+            together: if given, that many poses in a row are one item's, and hopeless ones are given up.
+            push: move poses into the camera's field.
+        """
         form, settings = self.formulation, self.settings
-        usable = valid.flatten()
-        item = items[torch.arange(len(usable), device=usable.device) // valid.shape[1]]
         # an invalid candidate has nothing to minimise: it ends at once
         many = batch.copies(args, item)
         own = form.data(many)
-        kept = usable[:, None].expand(-1, own.points2d.shape[1])
+        kept = valid[:, None].expand(-1, own.points2d.shape[1])
         own = replace(own, weights=weighting.keep(own.weights, kept))
         many = form.replace_data(many, own)
-        flat = pushed_forward(Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1)), own)
-        flat = pushed_into_the_field(flat, own) if push else flat
-        start = form.variable(flat, None if hints.held is None else batch.copies(hints.held, item))
+        pose = pushed_forward(pose, own)
+        pose = pushed_into_the_field(pose, own) if push else pose
+        start = form.variable(pose, None if hints.held is None else batch.copies(hints.held, item))
         state = descend(form.problem, start, many, settings, max_steps=0)
         near = 0.5 * _NEAR**2 * weighting.strength(own.weights).sum(-1)
         for steps, factor, floor in ((_FIRST_STEPS, _FAR, near), (_TRIAL_STEPS, _HOPELESS, 0.0)):
-            cost = Candidates(item, start, state, usable).cost()
-            bound = factor * cost.view(valid.shape).amin(-1, keepdim=True).expand(valid.shape).flatten()
-            state = state._replace(done=state.done | ((cost > bound) & (cost > floor) & cut))
+            if together is not None:
+                cost = Candidates(item, start, state, valid).cost()
+                best = cost.view(-1, together).amin(-1, keepdim=True).expand(-1, together).flatten()
+                state = state._replace(done=state.done | ((cost > factor * best) & (cost > floor)))
             state = descend_on(form.problem, state, many, settings, max_steps=steps)
-        return Candidates(item, start, state, usable)
+        return Candidates(item, start, state, valid)
+
+
+def _flat(pose: Pose) -> Pose:
+    """(B, C, ...) -> (B C, ...)."""
+    return Pose(pose.R.flatten(0, 1), pose.t.flatten(0, 1))
