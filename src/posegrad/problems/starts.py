@@ -17,7 +17,7 @@ from posegrad.problems.reprojection import Correspondences
 # How many minima of the object-space cost are starts, and how many of the angular one for items that need more.
 _NUM_MINIMA, _NUM_OTHER_MINIMA = 4, 8
 # Items need more starts where noise is above this part of the object's width.
-_NOISY = 0.25
+_NOISY = 0.125
 # A start with points outside of the camera's field is moved ahead by the first of these parts of its distance (and as
 # many of the object's size) that will do.
 _PUSHES = tuple(0.005 * 2**k for k in range(9))
