@@ -4,10 +4,11 @@
 
 Cells shape/points/noise: see ``pnp_cells.py``. A problem is a hit when cost <= best known (1 + 1e-6) + 1e-9 px^2, with
 every point in front of the camera and, for us, the solution marked ok. Best known: the least over us, every rival and
-50 random starts, all refined on the same cost. What rivals and random starts reach is kept in ``best.jsonl`` under
-``--out`` and computed once per problem; our own answers are kept in ``ours.jsonl`` and computed again when a source
-file of posegrad that takes part has changed. Interrupted runs go on where they stopped; delete the folder to start
-anew.
+50 random starts, all refined on the same cost to a minimum. Problems in which none of all these leads to a minimum are
+counted apart: their cost falls on towards a point in the camera's centre. What rivals and random starts reach is kept
+in ``best.jsonl`` under ``--out`` and computed once per problem; our own answers are kept in ``ours.jsonl`` and computed
+again when a source file of posegrad that takes part has changed. Interrupted runs go on where they stopped; delete the
+folder to start anew.
 """
 
 import argparse
@@ -102,9 +103,10 @@ class Result:
         self.costs = {"ours": np.array(ours["cost"])}
         self.costs |= {name: np.array(values[:count]) for name, values in best["costs"].items()}
         self.best: Array = np.min(list(self.costs.values()), axis=0)
+        self.solvable = np.isfinite(self.best)
         bound = self.best * (1 + 1e-6) + 1e-9
         self.hits = {name: (cost <= bound) & np.isfinite(cost) for name, cost in self.costs.items()}
-        self.share = {name: float(hits.mean()) for name, hits in self.hits.items()}
+        self.share = {name: float(hits[self.solvable].mean()) for name, hits in self.hits.items()}
 
     def ratios(self) -> Array:
         """Our cost over the best known, where we have an answer."""
@@ -114,17 +116,13 @@ class Result:
 
     def misses(self) -> list[str]:
         lines = []
-        for i in np.flatnonzero(~self.hits["ours"]):
+        for i in np.flatnonzero(~self.hits["ours"] & self.solvable):
             savers = ", ".join(name for name, hits in self.hits.items() if hits[i])
             lines.append(
                 f"{self.cell} problem {i}: {self.status[i].name}, cost {self.costs['ours'][i]:.6g}, "
                 f"best {self.best[i]:.6g} by {savers}"
             )
         return lines
-
-    def refused(self) -> bool:
-        """Whether we take no problem of so few points at all."""
-        return all(status == pg.Status.TOO_FEW_POINTS for status in self.status)
 
 
 def percent(hits: float) -> str:
@@ -140,11 +138,12 @@ def table(results: list[Result]) -> str:
     ]
     for result in results:
         shares = [percent(result.share[name]) if name in result.share else "" for name in names]
-        shares[0] = "refused" if result.refused() else shares[0]
         ratios = result.ratios()
         numbers = [f"{np.median(ratios):.6f}", f"{ratios.max():.4g}"] if len(ratios) else ["", ""]
         failed = Counter(status.name for status in result.status if status != pg.Status.CONVERGED)
         listed = ", ".join(f"{n} {name}" for name, n in failed.items())
+        none = np.count_nonzero(~result.solvable)
+        listed += f" ({none} without a minimum)" if none else ""
         rows.append("| " + " | ".join([str(result.cell), *shares, *numbers, listed]) + " |")
     return "\n".join(rows)
 
@@ -153,8 +152,6 @@ def summary(results: list[Result]) -> str:
     """Shares over all cells of a shape, with the lowest cell; then what falls short of the goal."""
     names = ["ours", *RIVALS, STARTS]
     heads = ["shape", "problems", *names, "ours, lowest cell"]
-    refused = [result for result in results if result.refused()]
-    results = [result for result in results if not result.refused()]
     rows = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for shape in SHAPES:
         group = [result for result in results if result.cell.shape == shape]
@@ -162,13 +159,17 @@ def summary(results: list[Result]) -> str:
             continue
         shares = []
         for name in names:
-            hits = [r.hits[name] for r in group if name in r.hits]
+            hits = [r.hits[name][r.solvable] for r in group if name in r.hits]
             shares.append(percent(float(np.concatenate(hits).mean())) if hits else "")
         lowest = min(group, key=lambda result: result.share["ours"])
         text = f"{percent(lowest.share['ours'])} ({lowest.cell})"
-        rows.append("| " + " | ".join([shape, str(sum(len(r.best) for r in group)), *shares, text]) + " |")
-    if refused:
-        rows.append(f"\nRefused by us, not in the table above: {', '.join(str(r.cell) for r in refused)}")
+        rows.append(
+            "| " + " | ".join([shape, str(sum(int(r.solvable.sum()) for r in group)), *shares, text]) + " |"
+        )
+    without = {str(r.cell): np.count_nonzero(~r.solvable) for r in results if not r.solvable.all()}
+    if without:
+        listed = ", ".join(f"{count} in {cell}" for cell, count in without.items())
+        rows.append(f"\nProblems without a known minimum, not counted above: {listed}")
     below = [r for r in results if r.share["ours"] < _GOAL]
     rows.append(f"\nCells below {100 * _GOAL:g} %: {len(below)} of {len(results)}")
     rows.extend(f"- {r.cell}: {percent(r.share['ours'])} %" for r in below)
@@ -213,7 +214,7 @@ def main() -> None:
     (options.out / "table.md").write_text(text)
     print(text)
     if options.misses:
-        print("\n".join(line for r in results if not r.refused() for line in r.misses()))
+        print("\n".join(line for r in results for line in r.misses()))
 
 
 if __name__ == "__main__":

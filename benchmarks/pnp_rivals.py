@@ -134,7 +134,7 @@ def _pushed_forward(R: Array, t: Array, z: Array) -> Array:
 
 
 def _refined(problems: Problems, found: Sequence[list[Start]]) -> Array:
-    """Least cost over each problem's starts, before or after refinement."""
+    """Least cost of the minima that each problem's starts lead to."""
     most = max(map(len, found))
     best = np.full(len(found), np.inf)
     if most == 0:
@@ -157,9 +157,9 @@ def _refine(problems: Problems, found: Sequence[list[Start]], most: int) -> Tens
     wide = [value[:, None] for value in (problems.points2d, problems.points3d)]
     weights, mask = problems.weights[:, None], problems.mask[:, None]
     solution = pg.solve_pnp(*wide, K, weights=weights, mask=mask, init=init)
-    refined = torch.where(solution.ok, cost_of(problems, solution.pose), torch.inf)
-    started = torch.where(torch.linalg.det(init.R) > 0, cost_of(problems, init), torch.inf)
-    return torch.minimum(refined, started).amin(1)
+    # a start from which no minimum is reached is no answer, however low its cost: that may fall on towards a point in
+    # the camera's centre
+    return torch.where(solution.ok, cost_of(problems, solution.pose), torch.inf).amin(1)
 
 
 def cost_of(problems: Problems, pose: pg.Pose) -> Tensor:

@@ -136,16 +136,6 @@ def test_steps_are_bounded() -> None:
         assert int(solution.num_steps.max()) <= most
 
 
-def test_three_points_need_an_init() -> None:
-    scene = random_scene(4, 3, seed=7)
-    assert set(pg.solve_pnp(scene.points2d, scene.points3d, scene.K).status.tolist()) == {
-        pg.Status.TOO_FEW_POINTS
-    }
-    with_init = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, init=scene.pose)
-    assert bool(with_init.ok.all())
-    torch.testing.assert_close(with_init.pose.R, scene.pose.R)
-
-
 def test_closed_forms_of_the_problem() -> None:
     scene = random_scene(3, 6, noise=5.0, seed=8)
     camera = pg.cameras.SkewPinhole.from_matrix(scene.K.expand(3, 3, 3))

@@ -1,1 +1,5 @@
-"""Closed-form and globally started pose solvers: each returns candidates and which of them are valid."""
+"""Pose solvers that need no start, batched, on viewing rays; each returns ``(candidates: Pose (B, C), valid (B, C))``.
+
+``p3p`` three points, ``sqpnp`` any number, ``ippe`` planes, ``dlt`` six or more. They do not raise for what a batch
+holds, NaN included: a pose that is not valid is the identity, one unit ahead.
+"""

@@ -1,8 +1,13 @@
-"""Object-space PnP: all good minima of SQPnP's cost, from many starts on SO(3)."""
+"""Object-space PnP: all good minima of SQPnP's cost, from many starts on SO(3).
+
+1. The error is ``r^T omega r`` with r = vec(R), and the best t a linear map of r: see ``object_space.py``.
+2. From each of the 24 rotations of the cube, damped Newton steps: with the Hessian where it is positive definite, with
+   its positive part elsewhere; a step that does not lower the cost is not taken, and the damping grows.
+3. Of the results with the centroid in front: the best, then the best that is more than 5 degrees away, and so on.
+"""
 
 import functools
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,16 +15,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
+from posegrad.minimal.candidates import checked
+from posegrad.minimal.object_space import ObjectSpace
 from posegrad.pose import Pose
 
 _STEPS = 12
-
-
-class _Form(NamedTuple):
-    """``cost(R) = r^T omega r`` with r = vec(R) row by row, and the best ``t(R) = -shift r``."""
-
-    omega: Float[Tensor, "B 9 9"]
-    shift: Float[Tensor, "B 3 9"]
 
 
 def sqpnp(
@@ -27,6 +27,8 @@ def sqpnp(
     points3d: Float[Tensor, "B N 3"],
     weights: Float[Tensor, "B N"],
     num_candidates: int = 4,
+    *,
+    by_angle: bool = False,
 ) -> tuple[Pose, Bool[Tensor, "B C"]]:
     """Poses that minimise the object-space error, best first.
 
@@ -35,44 +37,42 @@ def sqpnp(
     Solution to the PnP Problem", ECCV 2020). Where they run sequential quadratic programming from the form's
     eigenvectors, this descends by damped Newton steps on SO(3) from the 24 rotations of the cube; the cost of that
     does not depend on N. Planar and general sets need no distinction: a plane's two mirror poses are two minima.
+    Precondition: the points are not collinear; at least 4 for one best minimum (with 3 up to four of them are zero).
+
+    Distances in space are small for what is near. Noise that is not small against the object's width so draws the
+    minima to the camera, or turns the object's narrow side to it. ``by_angle`` divides the error by the squared
+    distance of the centroid, which is linear in R, too: nearly what the image shows, at twice the work.
 
     Args:
         bearings: unit viewing rays (B, N, 3); any direction, also behind 90 degrees.
-        points3d: centred and scaled to RMS radius 1, at least 4 with positive weight. A leading 1 is shared.
-        weights: >= 0; scale does not matter.
-        num_candidates: how many distinct minima (more than 5 degrees apart) to return.
+        points3d: (B, N, 3) about their centroid, in units of their RMS radius or another number near it. A leading 1
+            is shared.
+        weights: (B, N) >= 0; scale does not matter.
+        num_candidates: how many distinct minima (more than 5 degrees apart) to return, C.
+        by_angle: minimise the error over the squared distance.
 
     Returns:
-        Poses (B, C, ...) and (B, C) valid: a distinct minimum, finite, with the points in front on the whole.
+        Poses (B, C, ...) and (B, C) valid: a distinct minimum, with the points in front on the whole. Minima are exact
+        to the root of the dtype's rounding. Poses that are not valid are the identity, one unit ahead.
+
+    >>> z = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, -1]]], dtype=torch.float64)
+    >>> y = z + torch.tensor([0.5, 0.3, 6.0])
+    >>> pose, valid = sqpnp(y / y.norm(dim=-1, keepdim=True), z, torch.ones(1, 4, dtype=torch.float64))
+    >>> bool((pose.R[0, 0] - torch.eye(3)).abs().max() < 1e-6)
+    True
     """
-    form = _quadratic_form(bearings, points3d, weights)
+    form = ObjectSpace.of(bearings, points3d, weights)
     starts = bearings.new_tensor(_cube_quaternions()).mT.expand(bearings.shape[0], 4, -1)
-    q, cost = _descend(form.omega, starts)
-    # a plane's poses come in pairs, one of each behind the camera: look where the centroid, the origin, is
     centroid_ray = (weights[..., None] * bearings).sum(-2)
+    depth = centroid_ray[:, None] @ form.shift  # minus the centroid's, as a linear form of R
+    rows = _Rows(form.omega)
+    q, cost = _descend(_QuotientRows(rows, _Rows(depth.mT @ depth)) if by_angle else rows, starts)
+    # a plane's poses come in pairs, one of each behind the camera
     r = _constant(_rotation_of_products(), q) @ _quaternion_products(q)
-    in_front = -(centroid_ray[:, None] @ (form.shift @ r)).squeeze(1) > 0
+    in_front = (depth @ r).squeeze(1) < 0
     q, valid = _distinct(q, torch.where(in_front, cost, torch.inf), num_candidates, degrees=5.0)
     R = so3.matrix_from_quat_wxyz(q.mT)
-    t = -(form.shift[:, None] @ R.flatten(-2)[..., None]).squeeze(-1)
-    return Pose(R, t), valid & R.isfinite().all(-1).all(-1) & t.isfinite().all(-1)
-
-
-def _quadratic_form(bearings: Tensor, points3d: Tensor, weights: Tensor) -> _Form:
-    batch = bearings.shape[0]
-    eye = torch.eye(3, dtype=bearings.dtype, device=bearings.device)
-    V = eye - bearings[..., :, None] * bearings[..., None, :]
-    weighted = (weights / weights.sum(-1, keepdim=True).clamp(min=1e-300))[..., None] * V.flatten(
-        -2
-    )  # (B, N, 9)
-    Q = weighted.sum(-2).unflatten(-1, (3, 3))
-    # row j, column (k, l) of sum_i w V_jk z_l: the gradient of the linear term
-    T = (weighted.mT @ points3d).reshape(batch, 3, 9)
-    zz = (points3d[..., :, None] * points3d[..., None, :]).flatten(-2)
-    M = (weighted.mT @ zz).view(batch, 3, 3, 3, 3).transpose(2, 3).reshape(batch, 9, 9)
-    shift = torch.linalg.solve_ex(Q, T)[0]
-    omega = M - T.mT @ shift
-    return _Form(0.5 * (omega + omega.mT), shift)
+    return checked(Pose(R, form.translation(R)), valid)
 
 
 # The monomials of degree 2 and 4 of a quaternion, by the indices of their factors.
@@ -107,7 +107,14 @@ def _rotation_of_products() -> np.ndarray:
 
 # What a step needs, as rows: cost, gradient, Hessian, its positive part; symmetric 3x3 matrices by their upper half.
 _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-_COST, _GRADIENT, _HESSIANS = slice(0, 1), slice(1, 4), slice(4, 16)
+_DIAGONAL = (0, 3, 5)
+_COST, _GRADIENT, _NEWTON, _POSITIVE, _HESSIANS = (
+    slice(0, 1),
+    slice(1, 4),
+    slice(4, 10),
+    slice(10, 16),
+    slice(4, 16),
+)
 
 
 @functools.cache
@@ -172,15 +179,35 @@ class _Rows:
         return self.forms @ (a * b * (c * d))
 
 
-def _descend(omega: Float[Tensor, "B 9 9"], q: Float[Tensor, "B 4 M"]) -> tuple[Tensor, Tensor]:
-    """Damped Newton steps of ``r^T omega r`` on SO(3), for M rotations of every item.
+class _QuotientRows:
+    """The same for the quotient of two forms."""
+
+    def __init__(self, over: _Rows, under: _Rows) -> None:
+        self.over, self.under = over, under
+
+    def at(self, q: Float[Tensor, "B 4 M"]) -> Float[Tensor, "B 16 M"]:
+        over, under = self.over.at(q), self.under.at(q)
+        divisor = under[:, _COST].clamp(min=torch.finfo(q.dtype).tiny)
+        over, under = over / divisor, under / divisor
+        cost, below = over[:, _COST], under[:, _GRADIENT]
+        gradient = over[:, _GRADIENT] - cost * below
+        row, column = (_index(side, q) for side in zip(*_UPPER, strict=True))
+        g, g_other = gradient.index_select(1, row), gradient.index_select(1, column)
+        cross = g * below.index_select(1, column) + g_other * below.index_select(1, row)
+        # the rows of derivatives are half of them
+        newton = over[:, _NEWTON] - cost * under[:, _NEWTON] - 2 * cross
+        return torch.cat([cost, gradient, newton, over[:, _POSITIVE]], 1)
+
+
+def _descend(form: _Rows | _QuotientRows, q: Float[Tensor, "B 4 M"]) -> tuple[Tensor, Tensor]:
+    """Damped Newton steps on SO(3), for M rotations of every item.
 
     Cost and derivatives are quartic forms of the quaternion, so that all of them are one matrix product.
     """
-    form, turns = _Rows(omega), _constant(_turns(), omega)
-    adjugate = _index(_ADJUGATE, omega)
-    damping = 1e-4 * omega.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None].expand(-1, 1, q.shape[-1])
+    turns = _constant(_turns(), q)
+    adjugate = _index(_ADJUGATE, q)
     rows = form.at(q)
+    damping = 1e-3 * rows[:, _POSITIVE].index_select(1, _index(_DIAGONAL, q)).sum(1, keepdim=True)
     shape = (q.shape[0], 2, 6, q.shape[-1])
     for _ in range(_STEPS):
         w = _damped_newton(rows[:, _HESSIANS].reshape(shape), rows[:, _GRADIENT], damping, adjugate)
@@ -214,7 +241,9 @@ def _damped_newton(
     adjugate = a * b - c * d
     determinant = (H[:, :, :3] * adjugate[:, :, 0]).sum(2, keepdim=True)
     minors = torch.cat([H[:, 0, :1], adjugate[:, 0, 2, 2:], determinant[:, 0]], 1)
-    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(min=1e-300)
+    steps = (adjugate * gradient[:, None, None]).sum(3) / determinant.clamp(
+        min=torch.finfo(determinant.dtype).tiny
+    )
     step = torch.where(minors.amin(1, keepdim=True) > 0, steps[:, 0], steps[:, 1])
     return step * -(step * step).sum(1, keepdim=True).rsqrt().clamp(max=1.0)  # at most a radian
 

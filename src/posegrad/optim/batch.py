@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from posegrad import _pytree
@@ -13,6 +14,11 @@ T = TypeVar("T")
 def questions_are_cheap(device: torch.device) -> bool:
     """Whether reading a tensor's value on the host waits for nothing."""
     return device.type == "cpu"
+
+
+def indices(mask: Bool[Tensor, " B"]) -> Int[Tensor, " K"]:
+    """Where the mask is set, in order: one question to the host."""
+    return mask.logical_not().to(torch.uint8).argsort(stable=True)[: int(mask.sum())]
 
 
 def take(tree: T, index: Tensor) -> T:
@@ -27,6 +33,16 @@ def repeat(tree: T, count: int) -> T:
         return _items(leaf, torch.arange(count * leaf.shape[0], device=leaf.device) // count)
 
     return _pytree.tree_map(repeated, tree)
+
+
+def copies(tree: T, index: Tensor) -> T:
+    """The items at ``index``, which may name one several times; every tensor has the full batch."""
+    return _pytree.tree_map(lambda leaf: _items(leaf, index), tree)
+
+
+def join(tree: T, other: T) -> T:
+    """The items of one after those of the other."""
+    return _pytree.tree_map(lambda a, b: torch.cat([a, b]), tree, other)
 
 
 def _items(leaf: Tensor, index: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ gradient through it is exact.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree, so3
@@ -85,6 +85,16 @@ class Units:
     def _centre_and_size(self, R: Tensor) -> tuple[Tensor, Tensor]:
         centre = (R @ self.centre[..., None]).squeeze(-1)
         return centre.expand(R.shape[0], 3), self.size[:, None, None].expand(R.shape[0], 1, 1)
+
+
+def squared_width(points3d: Float[Tensor, "B N 3"], used: Bool[Tensor, "B N"]) -> Float[Tensor, " B"]:
+    """How far the used points, in conditioned units, are off a line, squared: the second eigenvalue of their scatter,
+    but for a factor between 1 and 2 (the sum of all is 1)."""
+    share = used / used.sum(-1, keepdim=True).clamp(min=1)
+    z = points3d - (share[..., None] * points3d).sum(-2, keepdim=True)
+    scatter = (share[..., None] * z).mT @ z
+    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
 
 
 def _lower_left(corner: Float[Tensor, "B 3 3"], scale: Float[Tensor, "B 1 1"]) -> Float[Tensor, "B 6 6"]:

@@ -98,9 +98,8 @@ def _verdict(
             finite = finite & _finite(init.R) & _finite(init.t)
             rotation = so3.is_rotation(init.R)
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
-        # two numbers a point, and one point more where the pose is searched for among many
+        # two numbers a point
         least = 0 if prior is not None else (kind.dimension + 1) // 2
-        least += 1 if init is None and least == 3 else 0
         # weights so small that their inverse overflows are no weights
         enough = (weighting.strength(w) > torch.finfo(dtype).tiny ** 0.5).sum(-1) >= least
         for good, value in (

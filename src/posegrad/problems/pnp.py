@@ -19,11 +19,12 @@ from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.problems.call import Call
-from posegrad.problems.conditioning import Units
+from posegrad.problems.conditioning import Units, squared_width
 from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
 from posegrad.problems.prior import PosePrior
+from posegrad.problems.ranking import EXACT
 from posegrad.problems.reprojection import Correspondences
 from posegrad.problems.search import Hints, Search
 from posegrad.robust import RobustLoss
@@ -31,8 +32,6 @@ from posegrad.robust import RobustLoss
 # Points count as collinear when they are off a line by less than this many rounding errors of their dtype, but never
 # when by more than a hundredth of their extent: coarse points far from the origin are solved as they are.
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
-# Two fits are both exact when their costs, in squared focal lengths, are rounding.
-_EXACT = 1e-20
 
 
 @_pytree.register
@@ -63,7 +62,7 @@ class PnPSolution(Solution):
         Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
         "forward), the camera's signs and its distortion.",
         Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
-        Status.TOO_FEW_POINTS: "Fewer than 4 unmasked points of positive weight (3 with an init).",
+        Status.TOO_FEW_POINTS: "Fewer than 3 unmasked points of positive weight.",
     }
 
     @property
@@ -131,11 +130,12 @@ def solve_pnp(
     calls this function as it is, with one break of the graph; transforms that are to be taken inside of a compiled
     model belong into a function under ``torch.compiler.disable``. Autocast does not reach inside.
 
-    Degeneracies: fewer than 4 points (3 with an init); collinear or coincident points; fronto-parallel planes far
-    away are legal but ill-conditioned, see ``solution.hessian``.
+    Degeneracies: fewer than 3 points; collinear or coincident points; fronto-parallel planes far away are legal but
+    ill-conditioned, see ``solution.hessian``. Three points have up to four poses that fit exactly; the answer is the
+    one whose centroid is farthest from the camera, and ``num_solutions=4`` gives all of them.
 
     Reference: Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020;
-    start: Terzakis & Lourakis, ECCV 2020.
+    starts: Terzakis & Lourakis, ECCV 2020; three points: Persson & Nordberg, ECCV 2018.
 
     >>> import posegrad as pg
     >>> model = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]], dtype=torch.float64)
@@ -197,7 +197,7 @@ def _ranked(all_of_them: PnPSolution, cost: Float[Tensor, "B K"], item: Batch) -
     """The best of each item's solutions, (..., K), with all of them beside it."""
     first: PnPSolution = _pytree.tree_map(lambda leaf: leaf.select(len(item.shape), 0), all_of_them)
     ok = all_of_them.ok.reshape(-1, cost.shape[1])
-    ratio = torch.where(ok[:, 0] & ok[:, 1], (cost[:, 0] + _EXACT) / (cost[:, 1] + _EXACT), 0.0)
+    ratio = torch.where(ok[:, 0] & ok[:, 1], cost[:, 0].clamp(min=EXACT) / cost[:, 1].clamp(min=EXACT), 0.0)
     ambiguity = ratio.clamp(0, 1).to(first.cost).view(item.shape)
     return replace(first, alternatives=all_of_them, ambiguity=ambiguity)
 
@@ -218,12 +218,8 @@ def _unrolled(args: Correspondences, hints: Hints, search: Search) -> Solution:
 
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
     """Where the points of positive weight lie on a line, up to the rounding of the dtype they came in."""
-    used = (weighting.strength(data.weights) > 0).to(data.points3d.dtype)
     z = (data.points3d.detach() - units.centre[:, None]) / units.size[:, None, None]
-    scatter = (z * used[..., None]).mT @ z / used.sum(-1).clamp(min=1)[:, None, None]
-    # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)
-    trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
-    second = 0.5 * (trace.square() - scatter.square().sum((-1, -2)))
+    second = squared_width(z, weighting.strength(data.weights) > 0)
     rounding = torch.finfo(dtype).eps * (1 + units.centre.square().sum(-1).sqrt() / units.size)
     limit = (_COLLINEAR_ROUNDINGS * rounding).clamp(max=_COLLINEAR_AT_MOST).square()
     limit = limit.clamp(min=64 * torch.finfo(z.dtype).eps)  # rounding of the scatter itself
