@@ -39,7 +39,7 @@ real-test: .venv/.dev
 	POSEGRAD_DATA=$(DATA) $(BIN)/pytest -m real
 
 bench: .venv/.dev
-	$(BIN)/python benchmarks/pnp.py
+	$(BIN)/python benchmarks/speed.py
 
 # How often the best known minimum is reached, beside other solvers; resumable, tables in runs/accuracy
 accuracy: .venv/.dev
