@@ -75,6 +75,18 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
 
 
+def turned(R: Float[Tensor, "*batch 3 3"], w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """``cayley(w) @ R`` in fewer operations: a solver calls this at every step.
+
+    >>> turned(torch.eye(3), torch.zeros(3)).diagonal()
+    tensor([1., 1., 1.])
+    """
+    axis = w[..., None]
+    moved = torch.linalg.cross(axis, R, dim=-2)
+    moved = torch.linalg.cross(axis, torch.add(R, moved, alpha=0.5), dim=-2)
+    return torch.addcdiv(R, moved, 1 + 0.25 * (w * w).sum(-1)[..., None, None])
+
+
 def is_rotation(R: Float[Tensor, "*batch 3 3"], tolerance: float = 0.1) -> Bool[Tensor, "*batch"]:
     """Where the matrix is orthonormal within the tolerance, and no reflection; False for NaN.
 

@@ -16,6 +16,8 @@ _MIN_DEPTH_RATIO = 1e-8
 class _PinholeFamily(Camera):
     """``pixel = A (x/z, y/z) + c`` with ``A = [[fx, skew], [0, fy]]``: closed-form derivatives."""
 
+    perspective: ClassVar[bool] = True
+
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(fx, fy, cx, cy, skew), each (..., 1) so that it broadcasts over the points."""
         raise NotImplementedError
