@@ -41,8 +41,12 @@ def put(tree: T, index: Tensor, part: T) -> T:
 
 def where(condition: Tensor, yes: T, no: T) -> T:
     """Item by item, one tree or the other."""
+    shaped = {1: condition}
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(condition.view(-1, *(1,) * (max(a.ndim, b.ndim) - 1)), a, b)
+        dims = max(a.ndim, b.ndim)
+        if dims not in shaped:
+            shaped[dims] = condition.view(-1, *(1,) * (dims - 1))
+        return torch.where(shaped[dims], a, b)
 
     return _pytree.tree_map(choose, yes, no)

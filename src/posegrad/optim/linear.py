@@ -21,7 +21,7 @@ def equilibrate(
 def solve_damped(
     H: Float[Tensor, "B D D"], g: Float[Tensor, "B D"], damping: Float[Tensor, " B"]
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"], Float[Tensor, " B"]]:
-    """``(H + damping |diag(H)|) delta = -g`` where the matrix is positive definite; (zero, False, zero) where it is not.
+    """``(H + damping |diag(H)|) delta = -g`` where that is positive definite; (zero, False, zero) where it is not.
 
     The last is ``damping delta^T |diag(H)| delta``, what the damping adds to a step's prediction; without a graph.
     """
