@@ -192,5 +192,11 @@ def matrix_from_quat_wxyz(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch
 
 
 def normalise(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """A rotation close to ``R``: exact rotations are kept to rounding, drift is removed."""
-    return matrix_from_quat_wxyz(quat_wxyz_from_matrix(R))
+    """The rotation next to a matrix that :func:`is_rotation` takes for one: exact rotations are kept to rounding.
+
+    Newton's iteration for the polar factor, ``X <- (3 X - X X^T X) / 2`` (Higham, Functions of Matrices, 8.3), which
+    squares the deviation.
+    """
+    for _ in range(5):
+        R = torch.add(1.5 * R, R @ (R.mT @ R), alpha=-0.5)
+    return R

@@ -109,7 +109,7 @@ def implicit_gradient(
 
 
 def _differentiated_once(cotangents: list[Tensor]) -> bool:
-    """Whether no graph is being built, no transform at work, and no batch of cotangents (``is_grads_batched``) given."""
+    """Whether no graph is being built, no transform is at work, and no cotangent is a batch (``is_grads_batched``)."""
     return (
         not torch.is_grad_enabled()
         and torch._C._functorch.peek_interpreter_stack() is None

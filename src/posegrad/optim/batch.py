@@ -1,6 +1,6 @@
 """Working on a part of a batch of pytrees."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,10 +9,18 @@ from posegrad import _pytree
 
 T = TypeVar("T")
 
+# Numbers of the largest tensor. Up to here an operation takes as long for all items as for a few.
+_SMALL = 4096
+
 
 def questions_are_cheap(device: torch.device) -> bool:
     """Whether reading a tensor's value on the host waits for nothing."""
     return device.type == "cpu"
+
+
+def is_worth_dividing(tree: Any) -> bool:
+    """Whether working on fewer items saves more than taking them out and putting them back costs."""
+    return max((leaf.numel() for leaf in _pytree.flatten(tree)[0]), default=0) >= _SMALL
 
 
 def take(tree: T, index: Tensor) -> T:

@@ -126,7 +126,7 @@ def _iterate(
             left = _count(~work.done)
             if left == 0:
                 break
-            if 4 * left <= 3 * work.done.shape[0]:
+            if 4 * left <= 3 * work.done.shape[0] and batch.is_worth_dividing(work_args):
                 keep = work.done.to(torch.uint8).argsort(stable=True)[:left]  # nonzero would ask once more
                 state = work if members is None else batch.put(state, members, work)
                 members = keep if members is None else members[keep]
@@ -151,13 +151,16 @@ def _count(mask: Tensor) -> int:
 def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:
     """One trial step of every item that is not done."""
     old, active = state.quadratic, ~state.done
-    delta, positive, damped = solve_damped(old.hessian, old.gradient, state.damping)
+    delta, positive, scaled = solve_damped(old.hessian, old.gradient, state.damping)
     trial = problem.retract(state.variable, delta)
     new = problem.quadratic(trial, args, exact=exact)
     with torch.no_grad():
         eps, tiny = torch.finfo(old.cost.dtype).eps, torch.finfo(old.cost.dtype).tiny
         squared = (old.gradient * delta).sum(-1).neg().clamp(min=0)
-        decrement, root = squared.sqrt(), old.cost.abs().sqrt()  # a cost that is no sum of squares may be negative
+        decrement, root = (
+            squared.sqrt(),
+            old.cost.abs().sqrt(),
+        )  # a cost that is no sum of squares may be negative
         drop = old.cost - new.cost
         noise = 64 * eps * (root * (root + 1) + eps)
         # to a cost that is no finite number there is no drop that compares
@@ -172,7 +175,7 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
         else:
             slow = accepted & (drop < _SMALL_DECREASE * old.cost)
             done = slow | (positive & (decrement <= _SMALL_DECREMENT * (1 + 2**0.5 * root)))
-            predicted = 0.5 * (squared + damped).clamp(min=tiny)
+            predicted = 0.5 * (squared + state.damping * scaled.square().sum(-1)).clamp(min=tiny)
             smaller = state.damping * (1 - (2 * drop / predicted - 1) ** 3).clamp(min=0.1, max=2.0)
             growth = (2 * state.growth).masked_fill(accepted, 2.0)
             larger = state.damping * state.growth

@@ -20,31 +20,31 @@ def equilibrate(
 
 def solve_damped(
     H: Float[Tensor, "B D D"], g: Float[Tensor, "B D"], damping: Float[Tensor, " B"]
-) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"], Float[Tensor, " B"]]:
+) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"], Float[Tensor, "B D"]]:
     """``(H + damping |diag(H)|) delta = -g`` where that is positive definite; (zero, False, zero) where it is not.
 
-    The last is ``damping delta^T |diag(H)| delta``, what the damping adds to a step's prediction; without a graph.
+    The last is ``|diag(H)|^(1/2) delta``: the step where the diagonal is one.
     """
+    limits = torch.finfo(H.dtype)
     with torch.no_grad():
-        limits = torch.finfo(H.dtype)
         # an exact Hessian can have a diagonal entry <= 0: damp by its magnitude
         diagonal = H.diagonal(dim1=-2, dim2=-1).abs()
         diagonal = diagonal.clamp(min=limits.eps * diagonal.amax(-1, keepdim=True) + limits.tiny)
-        scale = diagonal.rsqrt()  # to unit diagonal, whatever the units of the parameters
+        scale = diagonal.rsqrt()[..., None]
         usable = diagonal.amin(-1) > limits.tiny**0.5  # NaN is not
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
-    scaled = torch.addcmul(scale[:, :, None] * H * scale[:, None, :], damping[:, None, None], eye)
+    scaled, rhs = torch.addcmul(scale * H * scale.mT, damping[:, None, None], eye), scale * g[..., None]
     factor, info = torch.linalg.cholesky_ex(scaled.detach())
-    positive = usable & (info == 0) & factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
-    if scaled.requires_grad:  # factor again, so that no failed factorisation enters the graph
-        factor = torch.linalg.cholesky_ex(torch.where(positive[:, None, None], scaled, eye))[0]
-    rhs = torch.where(positive[:, None], -scale * g, 0.0)
-    step = torch.cholesky_solve(rhs[..., None], factor).squeeze(-1)
-    if not scaled.requires_grad:  # what a failed factorisation left
-        step = step.masked_fill(~positive[:, None], 0.0)
-    with torch.no_grad():
-        damped = damping * step.square().sum(-1)
-    return scale * step, positive, damped
+    # a NaN anywhere goes on to the last pivot
+    positive = usable & (info == 0) & (factor[:, -1, -1] > 0)
+    where = positive[:, None, None]
+    if scaled.requires_grad:  # no failed factorisation may enter the graph
+        factor = torch.linalg.cholesky_ex(torch.where(where, scaled, eye))[0]
+        rhs = torch.where(where, rhs, 0.0)
+    step = torch.cholesky_solve(rhs, factor).neg()
+    if not scaled.requires_grad:
+        step = torch.where(where, step, 0.0)
+    return (scale * step).squeeze(-1), positive, step.squeeze(-1)
 
 
 def inverse_positive(

@@ -71,10 +71,12 @@ class Reprojection(Problem):
         if not isinstance(args.loss, Squared):
             rho = args.loss.evaluate((residual * weighted[:, 6:]).sum((1, 2)))
             unbent, weighted = weighted[:, 6:], weighted * rho.first[:, None, None]
-        sums = rows.flatten(2) @ weighted.flatten(2).mT
+        sums = torch.bmm(rows.flatten(2), weighted.flatten(2).mT)
         hessian = sums[:, :6, :6]
         if exact:
-            force = (J * weighted[:, 6:]).sum(2)  # derivative of the cost by each point in the camera, (B, 3, N)
+            force = (J * weighted[:, 6:]).sum(
+                2
+            )  # derivative of the cost by each point in the camera, (B, 3, N)
             hessian = hessian + self._curvature(args, q, points_cam, projected.valid, force, weighted[:, 6])
             if rho is not None:
                 slopes = (rows[:, :6] * unbent).sum(2)
@@ -104,12 +106,12 @@ class Reprojection(Problem):
             inverse = torch.where(valid[:, None], points_cam[:, 2:], 1.0).reciprocal()
             zero = torch.zeros_like(x)
             along = torch.cat([y, -x, zero, zero, zero, torch.ones_like(x)], 1) * inverse  # D^T e_z / z
-            half = -torch.cat([torch.linalg.cross(q, force, dim=1), force], 1) @ along.mT
+            half = -torch.bmm(torch.cat([torch.linalg.cross(q, force, dim=1), force], 1), along.mT)
         else:
             S = args.camera.contracted_hessian(points_cam.mT, weighted.mT).permute(0, 2, 3, 1)
             D = _moments(q, eye[:, :, None].expand(1, 3, 3, q.shape[-1]))
-            half = 0.5 * (_moments(q, S).flatten(2) @ D.flatten(2).mT)
-        bend = 0.5 * (force @ q.mT)
+            half = 0.5 * torch.bmm(_moments(q, S).flatten(2), D.flatten(2).mT)
+        bend = 0.5 * torch.bmm(force, q.mT)
         bend = bend - bend.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye
         half = half + torch.nn.functional.pad(bend, (0, 3, 0, 3))
         return half + half.mT
