@@ -2,14 +2,16 @@
 
     python benchmarks/speed.py [--quick] [--gate] [--batch 1 32 --points 8 100 ...] [--only posegrad EPro ...]
 
-Every cell is a number of items and of points, a dtype, with or without a start nearby, with or without the gradient by
-pixels and points. Methods are called in turns. For each: the median and the minimum of many calls; the cost it reaches,
-as the largest ratio of an item's cost to the best known one; the relative error of its gradient against the exact one, the
-worst of some items; by how much a call raises the memory held. "-": a call is expected to take too long, or fails.
+Every cell is a number of items and of points, a dtype, with or without a start nearby, with or without the gradient
+by pixels and points. Methods are called in turns. For each: the median and the minimum of many calls; the cost it
+reaches, as the largest ratio of an item's cost to the best known one; the relative error of its gradient against the
+exact one, the worst of some items; by how much a call raises the memory held. "-": a call is expected to take too
+long, or fails.
 
-The table goes to the screen as it grows; records, a summary and plots to ``--out``. ``--gate`` measures the cells of the
-committed baseline, compares ratios to a peer timed in the same run, and ends with 1 naming the cells that got worse.
-Peers without gradients need ``pip install '.[bench]'``; for the differentiable ones see ``speed_layers.py``.
+The table goes to the screen as it grows; records, a summary and plots to ``--out``. ``--gate`` measures the cells of
+the committed baseline, compares ratios to a peer timed in the same run (see ``speed_gate.py`` for the tolerance), and
+ends with 1 naming the cells that got worse. Peers without gradients need
+``pip install '.[bench]'``; for the differentiable ones see ``speed_layers.py``.
 """
 
 import argparse
@@ -27,7 +29,6 @@ from typing import Any
 import cv2
 import torch
 
-import posegrad as pg
 import speed_gate
 import speed_report
 from speed_layers import layers
@@ -250,6 +251,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/speed"), help="folder of records, summary and plots"
     )
+    parser.add_argument("--plots", action=argparse.BooleanOptionalAction, default=True, help="draw them")
     options = parser.parse_args(arguments)
     for name, value in (_QUICK if options.quick or options.gate else _FULL).items():
         if getattr(options, name) is None:
@@ -286,7 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "records.json").write_text(json.dumps({"machine": header, "records": records}, indent=1))
     (options.out / "summary.md").write_text(text + "\n")
-    speed_report.plot(records, options.out)
+    if options.plots:
+        speed_report.plot(records, options.out)
     if options.write_baseline:
         options.baseline.write_text(json.dumps(speed_gate.as_baseline(records), indent=1) + "\n")
     return 0

@@ -1,10 +1,11 @@
 """The differentiable peers of ``speed.py``: each is timed if its package can be imported.
 
-None is installed with this package. ``kornia``, ``pypose`` and ``theseus-ai`` (with ``torchlie`` and ``torchkin``) come from
-the package index; the two others are research code, found on ``PYTHONPATH``:
+None is installed with this package. ``kornia``, ``pypose`` and ``theseus-ai`` (with ``torchlie`` and ``torchkin``) come
+from the package index; the two others are research code, found on ``PYTHONPATH``:
 
-- BPnP (github.com/BoChenYS/BPnP, commit f1f4f6a): its file ``BPnP.py``, with ``import kornia.geometry as kn`` for ``import
-  kornia as kn`` and ``kn.axis_angle_to_rotation_matrix`` for ``kn.angle_axis_to_rotation_matrix``. It computes in float32.
+- BPnP (github.com/BoChenYS/BPnP, commit f1f4f6a): its file ``BPnP.py``, with ``import kornia.geometry as kn`` for
+  ``import kornia as kn`` and ``kn.axis_angle_to_rotation_matrix`` for ``kn.angle_axis_to_rotation_matrix``. It computes
+  in float32, whatever it gets.
 - EPro-PnP (github.com/tjiiv-cprg/EPro-PnP, commit 4241222): its folder ``EPro-PnP-6DoF/lib/ops/pnp`` as a package
   ``epropnp``, with an empty ``__init__.py`` and ``torch.linalg.solve(A, b)`` for ``torch.solve(b, A)[0]``. With its ten
   LM steps and, for gradients, its differentiable Gauss-Newton step.

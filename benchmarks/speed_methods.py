@@ -98,8 +98,8 @@ def _has(backend: str) -> bool:
 def kernel_alone() -> list[Method]:
     """The compiled solve without the public call: what ``posegrad.kernels`` offers under that name, if anything.
 
-    The hook is ``posegrad.kernels.benchmark.bare(points2d, points3d, K, R, t)``: it returns a function without arguments
-    that solves the batch on one thread, and one that gives (R, t) after it.
+    The hook is ``posegrad.kernels.benchmark.bare(points2d, points3d, K, R, t)``: it returns a function without
+    arguments that solves the batch on one thread, and one that gives (R, t) after it.
     """
     try:
         from posegrad.kernels.benchmark import bare  # pyright: ignore[reportMissingImports]

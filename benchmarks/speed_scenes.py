@@ -114,12 +114,17 @@ def exact_gradients(inputs: Inputs, R: Tensor, t: Tensor) -> tuple[Tensor, Tenso
     gradient = torch.func.grad(cost)
     zero = torch.zeros(6, dtype=torch.float64)
 
+    def hessian(x: Tensor, z: Tensor, pose: pg.Pose) -> Tensor:
+        return torch.stack(
+            [torch.func.grad(lambda d, k=k: gradient(d, x, z, pose)[k])(zero) for k in range(6)]
+        )
+
     def newton(x: Tensor, z: Tensor, pose: pg.Pose) -> pg.Pose:
-        H = torch.func.jacrev(gradient)(zero, x, z, pose)
+        H = hessian(x, z, pose)
         return pose.retract(-torch.linalg.inv_ex(H)[0] @ gradient(zero, x, z, pose))
 
     def pulled(x: Tensor, z: Tensor, pose: pg.Pose) -> tuple[Tensor, Tensor]:
-        H = torch.func.jacrev(gradient)(zero, x, z, pose)
+        H = hessian(x, z, pose)
         u = torch.linalg.inv_ex(H)[0] @ torch.func.grad(loss)(zero, pose)
         by = torch.func.grad(lambda x, z: -(u * gradient(zero, x, z, pose)).sum(), argnums=(0, 1))
         return by(x, z)
