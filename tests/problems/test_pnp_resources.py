@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import posegrad as pg
 from posegrad.optim import levenberg_marquardt
+from posegrad.problems import reprojection
 from posegrad.testing import random_scene
 
 # Of the largest tensor, by point of an item; without an init four candidates are refined at once.
@@ -73,3 +74,37 @@ def test_launches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
         part = scene[:size]
         pg.solve_pnp(part.points2d, part.points3d, part.K, init=init[:size], backend="torch")
     assert counts == {False: {134}, True: {142}}
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_blocks_of_items_change_nothing(monkeypatch: pytest.MonkeyPatch, init: bool) -> None:
+    """What is worked on at once is a matter of caches; shared tensors stay shared."""
+    scene = random_scene(7, 10, noise=1.0)
+    start = scene.pose.retract(torch.full((7, 6), 0.02, dtype=torch.float64)) if init else None
+
+    def solved() -> tuple[pg.PnPSolution, Tensor]:
+        x = scene.points2d.clone().requires_grad_()
+        solution = pg.solve_pnp(
+            x, scene.points3d, scene.K, weights=scene.weights[:1], init=start, backend="torch"
+        )
+        (solution.pose.R.sum() + solution.pose.t.sum()).backward()
+        assert x.grad is not None
+        return solution, x.grad
+
+    whole, gradient = solved()
+    monkeypatch.setattr(reprojection, "_BLOCK", 20)  # two items
+    parts, again = solved()
+    assert torch.equal(parts.status, whole.status)
+    torch.testing.assert_close(parts.pose.R, whole.pose.R, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts.pose.t, whole.pose.t, rtol=0, atol=1e-12)
+    torch.testing.assert_close(again, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_memory_of_the_solve_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what holds the input (three numbers a point at most in one tensor)."""
+    monkeypatch.setattr(reprojection, "_BLOCK", 1000)
+    scene = random_scene(40, 100, noise=1.0)
+    init = scene.pose.retract(torch.full((40, 6), 0.02, dtype=torch.float64))
+    with _Operations() as operations:
+        pg.solve_pnp(scene.points2d, scene.points3d, scene.K, init=init, backend="torch")
+    assert operations.largest / 8 <= max(3 * 40 * 100, _NUMBERS_A_POINT * 1000)

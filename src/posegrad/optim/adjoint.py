@@ -147,8 +147,10 @@ def tangent_response(
 ) -> Float[Tensor, "B D"]:
     """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there. The exact H may be given."""
     exact = adjoint.hessian == "exact"
-    known = exact and hessian is not None
-    H = hessian if known else problem.quadratic(variable, args, exact=exact).hessian
+    if hessian is not None and exact:
+        H = hessian
+    else:
+        H = problem.quadratic(variable, args, exact=exact).hessian
     v = torch.where(ok[:, None], v, torch.zeros_like(v))
     u = _solve(H, v, ok)
     if adjoint.max_gain is None:

@@ -28,6 +28,11 @@ def take(tree: T, index: Tensor) -> T:
     return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else _items(leaf, index), tree)
 
 
+def part(tree: T, start: int, count: int) -> T:
+    """Views of some items in a row; tensors with a leading dimension of 1 are shared and stay as they are."""
+    return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else leaf[start : start + count], tree)
+
+
 def repeat(tree: T, count: int) -> T:
     """Every item ``count`` times, one after the other."""
 

@@ -117,7 +117,7 @@ def _verdict(
 
 def _finite(*values: Tensor) -> Bool[Tensor, " B"]:
     """Items all of whose numbers are finite: zero times any other is NaN."""
-    return sum((0 * value.flatten(1)).sum(-1) for value in values) == 0
+    return torch.stack([(0 * value.flatten(1)).sum(-1) for value in values]).sum(0) == 0
 
 
 def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Correspondences:
