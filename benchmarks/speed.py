@@ -38,7 +38,7 @@ from speed_timing import CLOCKS, Forecast, Run, interleaved, peak_memory, summar
 
 _HERE = Path(__file__).parent
 _BASELINE = _HERE / "speed_baseline.json"
-_QUICK = {"batch": [1, 32, 256], "points": [8, 100], "dtypes": ["float64"], "budget": 0.1, "limit": 0.5}
+_QUICK = {"batch": [1, 32, 256], "points": [8, 100], "dtypes": ["float64"], "budget": 0.05, "limit": 0.15}
 _FULL = {
     "batch": [1, 32, 256, 1024, 8192],
     "points": [4, 8, 100, 1000, 10_000],

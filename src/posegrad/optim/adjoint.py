@@ -110,11 +110,12 @@ def implicit_gradient(
 
 def _differentiated_once(cotangents: list[Tensor]) -> bool:
     """Whether no graph is being built, no transform is at work, and no cotangent is a batch (``is_grads_batched``)."""
+    transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     return (
         not torch.is_grad_enabled()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and transforms.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
-        and not any(torch._C._functorch.is_legacy_batchedtensor(value) for value in cotangents)
+        and not any(transforms.is_legacy_batchedtensor(value) for value in cotangents)
     )
 
 
@@ -147,10 +148,7 @@ def tangent_response(
 ) -> Float[Tensor, "B D"]:
     """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there. The exact H may be given."""
     exact = adjoint.hessian == "exact"
-    if hessian is not None and exact:
-        H = hessian
-    else:
-        H = problem.quadratic(variable, args, exact=exact).hessian
+    H = hessian if exact and hessian is not None else problem.quadratic(variable, args, exact=exact).hessian
     v = torch.where(ok[:, None], v, torch.zeros_like(v))
     u = _solve(H, v, ok)
     if adjoint.max_gain is None:
