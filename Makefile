@@ -1,4 +1,4 @@
-# make demo | test | lint | exhaustive | real | bench | accuracy | wheel: each sets up .venv itself.
+# make demo | test | lint | exhaustive | real | bench | gate | accuracy | wheel: each sets up .venv itself.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA := $(or $(POSEGRAD_DATA),../shared/data)
@@ -7,7 +7,7 @@ DATA := $(or $(POSEGRAD_DATA),../shared/data)
 # four times as slow when anything else runs on the machine, sleeping at once twice as slow when nothing does.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: demo test lint exhaustive real real-test bench accuracy wheel clean
+.PHONY: demo test lint exhaustive real real-test bench gate accuracy wheel clean
 
 .venv/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,8 +38,13 @@ real: .venv/.real
 real-test: .venv/.dev
 	POSEGRAD_DATA=$(DATA) $(BIN)/pytest -m real
 
+# Time, accuracy and memory beside other solvers; without --quick all sizes, the better part of an hour
 bench: .venv/.dev
-	$(BIN)/python benchmarks/pnp.py
+	$(BIN)/python benchmarks/speed.py --quick
+
+# Whether this package has become slower than the committed ratios to another solver allow
+gate: .venv/.dev
+	$(BIN)/python benchmarks/speed.py --gate
 
 # How often the best known minimum is reached, beside other solvers; resumable, tables in runs/accuracy
 accuracy: .venv/.dev

@@ -75,6 +75,18 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
 
 
+def turned(R: Float[Tensor, "*batch 3 3"], w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """``cayley(w) @ R`` in fewer operations: a solver calls this at every step.
+
+    >>> turned(torch.eye(3), torch.zeros(3)).diagonal()
+    tensor([1., 1., 1.])
+    """
+    axis = w[..., None]
+    moved = torch.linalg.cross(axis, R, dim=-2)
+    moved = torch.linalg.cross(axis, torch.add(R, moved, alpha=0.5), dim=-2)
+    return torch.addcdiv(R, moved, 1 + 0.25 * (w * w).sum(-1)[..., None, None])
+
+
 def is_rotation(R: Float[Tensor, "*batch 3 3"], tolerance: float = 0.1) -> Bool[Tensor, "*batch"]:
     """Where the matrix is orthonormal within the tolerance, and no reflection; False for NaN.
 
@@ -180,11 +192,16 @@ def matrix_from_quat_wxyz(q: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch
 
 
 def normalise(R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """A rotation close to ``R``: exact rotations are kept to rounding, drift is removed.
+    """The rotation next to a matrix that :func:`is_rotation` takes for one: exact rotations are kept to rounding.
+
+    Newton's iteration for the polar factor, ``X <- (3 X - X X^T X) / 2`` (Higham, Functions of Matrices, 8.3), which
+    squares the deviation.
 
     >>> drifted = exp(torch.tensor([0.1, 0.2, 0.3])) + 1e-3
     >>> R = normalise(drifted)
     >>> torch.allclose(R @ R.mT, torch.eye(3), atol=1e-6)
     True
     """
-    return matrix_from_quat_wxyz(quat_wxyz_from_matrix(R))
+    for _ in range(5):
+        R = torch.add(1.5 * R, R @ (R.mT @ R), alpha=-0.5)
+    return R

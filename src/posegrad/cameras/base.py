@@ -69,6 +69,9 @@ class Camera:
     #: how many of the leading parameters are focal lengths, and how many then are in pixels (focal, centre, skew)
     num_focal: ClassVar[int] = 1
     num_pixel_params: ClassVar[int] = 3
+    #: whether ``pixel = A (x/z, y/z) + c``: the second derivative of ``m . pixel`` then is ``-(f e_z^T + e_z f^T) / z``
+    #: with ``f = J^T m``, and :meth:`contracted_hessian` need not be asked
+    perspective: ClassVar[bool] = False
     #: whether points beside and behind the camera (z <= 0) can lie in the valid field
     wide: ClassVar[bool] = False
 

@@ -16,6 +16,8 @@ _MIN_DEPTH_RATIO = 1e-8
 class _PinholeFamily(Camera):
     """``pixel = A (x/z, y/z) + c`` with ``A = [[fx, skew], [0, fy]]``: closed-form derivatives."""
 
+    perspective: ClassVar[bool] = True
+
     def coefficients(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """(fx, fy, cx, cy, skew), each (..., 1) so that it broadcasts over the points."""
         raise NotImplementedError
@@ -31,7 +33,7 @@ class _PinholeFamily(Camera):
         x, y, z = points_cam.unbind(-1)
         bound = _MIN_DEPTH_RATIO * (x.abs() + y.abs()) + torch.finfo(z.dtype).tiny ** 0.5
         valid = z > bound
-        safe = torch.where(z.abs() > bound, z, torch.ones_like(z))
+        safe = torch.where(z.abs() > bound, z, 1.0)
         inverse = safe.reciprocal()
         return x * inverse, y * inverse, inverse, valid
 
@@ -53,13 +55,9 @@ class _PinholeFamily(Camera):
     def project_with_jacobian(self, points_cam: Tensor) -> Projected:
         fx, fy, cx, cy, skew = self.coefficients()
         a, b, inverse, valid = self._normalised(points_cam)
-        fx_z, fy_z, skew_z = fx * inverse, fy * inverse, skew * inverse
-        rows = [fx_z, skew_z, -(fx_z * a + skew_z * b), torch.zeros_like(fy_z), fy_z, -fy_z * b]
-        return Projected(
-            interleaved(fx * a + skew * b + cx, fy * b + cy),
-            valid,
-            interleaved(*rows).unflatten(-1, (2, 3)),
-        )
+        u, v, minus = torch.addcmul(fx * a, skew, b), fy * b, -inverse
+        rows = [fx * inverse, skew * inverse, u * minus, torch.zeros_like(v), fy * inverse, v * minus]
+        return Projected(interleaved(u + cx, v + cy), valid, interleaved(*rows).unflatten(-1, (2, 3)))
 
     def contracted_hessian(self, points_cam: Tensor, cotangent: Tensor) -> Tensor:
         fx, fy, _, _, skew = self.coefficients()

@@ -1,11 +1,13 @@
 """How gradients pass through a minimisation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from posegrad import _pytree
 from posegrad.optim import batch
@@ -73,26 +75,35 @@ def implicit_gradient(
     arg_structure: Any,
     needed: list[bool],
     ok: Bool[Tensor, " B"],
+    hessian: Float[Tensor, "B D D"] | None = None,
 ) -> list[Tensor | None]:
     """Gradients of the arguments that need one, None for the others; zero, to any order, where not ok.
 
     Linear in the cotangent (but for ``max_gain``) and differentiable in the cotangent, the arguments and the
     variable.
+
+    Args:
+        hessian: the exact Hessian at the minimum, if it is known: saves a pass over the data, where nothing is to be
+            differentiated again.
     """
     size = ok.shape[0]
     chosen = [i for i, wanted in enumerate(needed) if wanted]
+    once = _differentiated_once(_pytree.flatten(cotangent)[0])
     # what failed may be infinite, and zero times infinity is NaN: it is replaced before it is computed with, and what
     # comes out is masked. Item by item also for shared arguments, which get a gradient from the others.
     leaves = [
         leaf.expand(size, *leaf.shape[1:]) if wanted else leaf
         for leaf, wanted in zip(arg_leaves, needed, strict=True)
     ]
-    if size:
+    fine = once and batch.questions_are_cheap(ok.device) and bool(ok.all())
+    if size and not fine:
         donor = ok.to(torch.uint8).argmax(0, keepdim=True)
         leaves = [_harmless(leaf, ok, donor) for leaf in leaves]
         variable = _pytree.tree_map(lambda leaf: _harmless(leaf, ok, donor), variable)
-    v = problem.pullback(variable, batch.where(ok, cotangent, _pytree.tree_map(torch.zeros_like, cotangent)))
-    u = tangent_response(problem, adjoint, variable, _pytree.unflatten(arg_structure, leaves), v, ok)
+        cotangent = batch.where(ok, cotangent, _pytree.tree_map(torch.zeros_like, cotangent))
+    v = problem.pullback(variable, cotangent)
+    args = _pytree.unflatten(arg_structure, leaves)
+    u = tangent_response(problem, adjoint, variable, args, v, ok, hessian if once else None)
 
     def slope(*values: Tensor) -> Tensor:
         varied = list(leaves)
@@ -100,12 +111,34 @@ def implicit_gradient(
             varied[i] = value
         return problem.slope(variable, _pytree.unflatten(arg_structure, varied), u).sum()
 
-    pull = torch.func.vjp(slope, *(leaves[i] for i in chosen))[1]
     gradients: list[Tensor | None] = [None] * len(arg_leaves)
-    for i, gradient in zip(chosen, pull(v.new_full((), -1.0)), strict=True):
-        kept = batch.where(ok, gradient, torch.zeros_like(gradient))
+    minus = v.new_full((), -1.0)
+    for i, gradient in zip(chosen, _pulled(slope, [leaves[i] for i in chosen], minus, once), strict=True):
+        kept = gradient if fine else batch.where(ok, gradient, torch.zeros_like(gradient))
         gradients[i] = kept if arg_leaves[i].shape[0] == size else kept.sum(0, keepdim=True)
     return gradients
+
+
+def _differentiated_once(cotangents: list[Tensor]) -> bool:
+    """Whether no graph is being built, no transform is at work, and no cotangent is a batch (``is_grads_batched``)."""
+    transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return (
+        not torch.is_grad_enabled()
+        and transforms.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+        and not any(transforms.is_legacy_batchedtensor(value) for value in cotangents)
+    )
+
+
+def _pulled(
+    function: Callable[..., Tensor], values: list[Tensor], cotangent: Tensor, once: bool
+) -> tuple[Tensor, ...]:
+    """Vector-Jacobian product of a function; if only once by the engine, without the wrappers of torch.func."""
+    if not once:
+        return torch.func.vjp(function, *values)[1](cotangent)
+    with torch.enable_grad():
+        inputs = [value.detach().requires_grad_() for value in values]
+        return torch.autograd.grad(function(*inputs), inputs, cotangent, materialize_grads=True)
 
 
 def _harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
@@ -122,10 +155,11 @@ def tangent_response(
     args: Args,
     v: Float[Tensor, "B D"],
     ok: Bool[Tensor, " B"],
+    hessian: Float[Tensor, "B D D"] | None = None,
 ) -> Float[Tensor, "B D"]:
-    """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there."""
+    """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there. The exact H may be given."""
     exact = adjoint.hessian == "exact"
-    H = problem.quadratic(variable, args, exact=exact).hessian
+    H = hessian if exact and hessian is not None else problem.quadratic(variable, args, exact=exact).hessian
     v = torch.where(ok[:, None], v, torch.zeros_like(v))
     u = _solve(H, v, ok)
     if adjoint.max_gain is None:

@@ -1,6 +1,6 @@
 """Working on a part of a batch of pytrees."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -9,6 +9,9 @@ from torch import Tensor
 from posegrad import _pytree
 
 T = TypeVar("T")
+
+# Numbers of the largest tensor. Up to here an operation takes as long for all items as for a few.
+_SMALL = 4096
 
 
 def questions_are_cheap(device: torch.device) -> bool:
@@ -21,9 +24,19 @@ def indices(mask: Bool[Tensor, " B"]) -> Int[Tensor, " K"]:
     return mask.logical_not().to(torch.uint8).argsort(stable=True)[: int(mask.sum())]
 
 
+def is_worth_dividing(tree: Any) -> bool:
+    """Whether working on fewer items saves more than taking them out and putting them back costs."""
+    return max((leaf.numel() for leaf in _pytree.flatten(tree)[0]), default=0) >= _SMALL
+
+
 def take(tree: T, index: Tensor) -> T:
     """The items at ``index``; tensors with a leading dimension of 1 are shared and stay as they are."""
     return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else _items(leaf, index), tree)
+
+
+def part(tree: T, start: int, count: int) -> T:
+    """Views of some items in a row; tensors with a leading dimension of 1 are shared and stay as they are."""
+    return _pytree.tree_map(lambda leaf: leaf if leaf.shape[0] == 1 else leaf[start : start + count], tree)
 
 
 def repeat(tree: T, count: int) -> T:
@@ -57,8 +70,12 @@ def put(tree: T, index: Tensor, part: T) -> T:
 
 def where(condition: Tensor, yes: T, no: T) -> T:
     """Item by item, one tree or the other."""
+    shaped = {1: condition}
 
     def choose(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(condition.view(-1, *(1,) * (max(a.ndim, b.ndim) - 1)), a, b)
+        dims = max(a.ndim, b.ndim)
+        if dims not in shaped:
+            shaped[dims] = condition.view(-1, *(1,) * (dims - 1))
+        return torch.where(shaped[dims], a, b)
 
     return _pytree.tree_map(choose, yes, no)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from posegrad.optim import batch
-from posegrad.optim.linear import equilibrate, solve_positive
+from posegrad.optim.linear import equilibrate, solve_damped
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
@@ -129,7 +129,7 @@ def _iterate(
             left = _count(~work.done)
             if left == 0:
                 break
-            if 4 * left <= 3 * work.done.shape[0]:
+            if 4 * left <= 3 * work.done.shape[0] and batch.is_worth_dividing(work_args):
                 keep = work.done.to(torch.uint8).argsort(stable=True)[:left]  # nonzero would ask once more
                 state = work if members is None else batch.put(state, members, work)
                 members = keep if members is None else members[keep]
@@ -153,52 +153,52 @@ def _count(mask: Tensor) -> int:
 
 def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:
     """One trial step of every item that is not done."""
-    old = state.quadratic
-    with torch.no_grad():
-        eps, tiny = torch.finfo(old.cost.dtype).eps, torch.finfo(old.cost.dtype).tiny
-        # an exact Hessian can have a diagonal entry <= 0: damp by its magnitude
-        diagonal = old.hessian.diagonal(dim1=-2, dim2=-1).abs()
-        diagonal = diagonal.clamp(min=eps * diagonal.amax(-1, keepdim=True) + tiny)
-        damping = state.damping[:, None] * diagonal
-    delta, positive = solve_positive(old.hessian + torch.diag_embed(damping), -old.gradient)
+    old, active = state.quadratic, ~state.done
+    delta, positive, scaled = solve_damped(old.hessian, old.gradient, state.damping)
     trial = problem.retract(state.variable, delta)
     new = problem.quadratic(trial, args, exact=exact)
     with torch.no_grad():
-        squared = (-(old.gradient * delta).sum(-1)).clamp(min=0)
+        eps, tiny = torch.finfo(old.cost.dtype).eps, torch.finfo(old.cost.dtype).tiny
+        squared = (old.gradient * delta).sum(-1).neg().clamp(min=0)
+        decrement, root = (
+            squared.sqrt(),
+            old.cost.abs().sqrt(),
+        )  # a cost that is no sum of squares may be negative
         drop = old.cost - new.cost
-        noise = 64 * eps * (old.cost + old.cost.sqrt() + eps)
-        accepted = positive & new.feasible & new.cost.isfinite() & (drop >= -noise) & ~state.done
-        small = squared.sqrt() <= _tolerance(settings, old.cost)
+        noise = 64 * eps * (root * (root + 1) + eps)
+        # to a cost that is no finite number there is no drop that compares
+        accepted = active & positive & new.feasible & (drop >= -noise) & (drop < torch.inf)
+        tolerance = _tolerance(settings, root)
         if exact:
-            done = positive & small & (state.damping == 0)
-            smaller = torch.where(state.damping > _FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
+            undamped = state.damping == 0
+            done = positive & undamped & (decrement <= tolerance)
+            smaller = (0.1 * state.damping).masked_fill(state.damping <= _FIRST_NEWTON_DAMPING, 0.0)
             growth = state.growth
             larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
         else:
             slow = accepted & (drop < _SMALL_DECREASE * old.cost)
-            done = slow | (positive & (squared.sqrt() <= _SMALL_DECREMENT * (1 + (2 * old.cost).sqrt())))
-            predicted = 0.5 * (squared + (damping * delta.square()).sum(-1)).clamp(min=tiny)
-            gain = drop / predicted
-            smaller = state.damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2.0)
-            growth = torch.where(accepted, 2.0, state.growth * 2).to(state.growth)
+            done = slow | (positive & (decrement <= _SMALL_DECREMENT * (1 + 2**0.5 * root)))
+            predicted = 0.5 * (squared + state.damping * scaled.square().sum(-1)).clamp(min=tiny)
+            smaller = state.damping * (1 - (2 * drop / predicted - 1) ** 3).clamp(min=0.1, max=2.0)
+            growth = (2 * state.growth).masked_fill(accepted, 2.0)
             larger = state.damping * state.growth
-        next_damping = torch.where(accepted, smaller, larger)
-        steps = state.steps + (~state.done).to(state.steps)
-        done = state.done | done | (next_damping > _MAX_DAMPING) | (steps >= settings.max_steps)
-        next_damping = torch.where(state.done, state.damping, next_damping)
+        damping = torch.where(active, torch.where(accepted, smaller, larger), state.damping)
+        steps = state.steps + active
+        done = state.done | done | (damping > _MAX_DAMPING) | (steps >= settings.max_steps)
     return State(
         variable=batch.where(accepted, trial, state.variable),
         quadratic=batch.where(accepted, new, old),
-        damping=next_damping,
+        damping=damping,
         growth=growth,
         steps=steps,
         done=done,
     )
 
 
-def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
-    tolerance = 4096 * torch.finfo(cost.dtype).eps if settings.tolerance is None else settings.tolerance
-    return tolerance * (1 + (2 * cost).sqrt())
+def _tolerance(settings: LevenbergMarquardt, root: Tensor) -> Tensor:
+    """On the decrement, from the root of the cost."""
+    tolerance = 4096 * torch.finfo(root.dtype).eps if settings.tolerance is None else settings.tolerance
+    return tolerance * (1 + 2**0.5 * root)
 
 
 def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
@@ -213,10 +213,11 @@ def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
     singular = 64 * eps if settings.singular_below is None else settings.singular_below
     # |H| in place of H, so that a point that is no minimum has a decrement too
     along = (vectors.mT @ (scale * gradient)[..., None]).squeeze(-1)
-    decrement = (along.square() / eigenvalues.abs().clamp(min=eps)).sum(-1).sqrt()
+    size = eigenvalues.abs()
+    decrement = (along.square() / size.clamp(min=eps)).sum(-1).sqrt()
     # rounding may leave the last Newton step's decrement a little above what the loop asked for
-    stationary = decrement <= 4 * _tolerance(settings, cost)
-    flat = (eigenvalues.abs() < singular).any(-1) | (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
+    stationary = decrement <= 4 * _tolerance(settings, cost.abs().sqrt())
+    flat = (size.amin(-1) < singular) | (hessian.diagonal(dim1=-2, dim2=-1) == 0).any(-1)
     status = torch.full_like(state.steps, Status.MAX_STEPS)
     for where, value in (
         (stationary, Status.CONVERGED),
@@ -224,13 +225,13 @@ def _judge(state: State, settings: LevenbergMarquardt) -> Solution:
         (flat, Status.DEGENERATE),
         (hopeless, Status.INFEASIBLE),
     ):
-        status = torch.where(where, int(value), status)
+        status = status.masked_fill(where, int(value))
     ok = status == Status.CONVERGED
     return Solution(
         variable=state.variable,
         status=status,
-        cost=torch.where(hopeless, torch.zeros_like(cost), cost),
+        cost=cost.masked_fill(hopeless, 0.0),
         num_steps=state.steps,
-        decrement=torch.where(finite, decrement, torch.zeros_like(decrement)),
-        hessian=torch.where(ok[:, None, None], hessian, torch.zeros_like(hessian)),
+        decrement=decrement.masked_fill(~finite, 0.0),
+        hessian=hessian.masked_fill(~ok[:, None, None], 0.0),
     )

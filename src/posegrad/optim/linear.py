@@ -18,21 +18,33 @@ def equilibrate(
     return scale[..., :, None] * H * scale[..., None, :], scale
 
 
-def solve_positive(
-    H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"]
-) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
-    """Solve ``H u = b`` for positive definite H by Cholesky; (zero, False) where it is not."""
-    scaled, scale = equilibrate(H)
-    factor, info = torch.linalg.cholesky_ex(scaled.detach())
-    usable = H.detach().diagonal(dim1=-2, dim2=-1) > torch.finfo(H.dtype).tiny ** 0.5  # NaN is not
-    positive = (info == 0) & usable.all(-1) & factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+def solve_damped(
+    H: Float[Tensor, "B D D"], g: Float[Tensor, "B D"], damping: Float[Tensor, " B"]
+) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"], Float[Tensor, "B D"]]:
+    """``(H + damping |diag(H)|) delta = -g`` where that is positive definite; (zero, False, zero) where it is not.
+
+    The last is ``|diag(H)|^(1/2) delta``: the step where the diagonal is one.
+    """
+    limits = torch.finfo(H.dtype)
+    with torch.no_grad():
+        # an exact Hessian can have a diagonal entry <= 0: damp by its magnitude
+        diagonal = H.diagonal(dim1=-2, dim2=-1).abs()
+        diagonal = diagonal.clamp(min=limits.eps * diagonal.amax(-1, keepdim=True) + limits.tiny)
+        scale = diagonal.rsqrt()[..., None]
+        usable = diagonal.amin(-1) > limits.tiny**0.5  # NaN is not
     eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
-    if scaled.requires_grad:  # factor again, so that no failed factorisation enters the graph
-        factor = torch.linalg.cholesky_ex(torch.where(positive[..., None, None], scaled, eye))[0]
-    else:
-        factor = torch.where(positive[..., None, None], factor, eye)
-    rhs = torch.where(positive[..., None], b * scale, torch.zeros_like(b))
-    return scale * torch.cholesky_solve(rhs[..., None], factor).squeeze(-1), positive
+    scaled, rhs = torch.addcmul(scale * H * scale.mT, damping[:, None, None], eye), scale * g[..., None]
+    factor, info = torch.linalg.cholesky_ex(scaled.detach())
+    # a NaN anywhere goes on to the last pivot
+    positive = usable & (info == 0) & (factor[:, -1, -1] > 0)
+    where = positive[:, None, None]
+    if scaled.requires_grad:  # no failed factorisation may enter the graph
+        factor = torch.linalg.cholesky_ex(torch.where(where, scaled, eye))[0]
+        rhs = torch.where(where, rhs, 0.0)
+    step = torch.cholesky_solve(rhs, factor).neg()
+    if not scaled.requires_grad:
+        step = torch.where(where, step, 0.0)
+    return (scale * step).squeeze(-1), positive, step.squeeze(-1)
 
 
 def inverse_positive(

@@ -30,6 +30,8 @@ def minimiser(
     adjoint: Implicit,
     args: Args,
     hints: Hints = None,
+    *,
+    keep_hessian: bool = False,
 ) -> Solution:
     """``solve(args, hints)``, whose variable has the implicit gradient by ``args``: zero where not ok.
 
@@ -41,10 +43,12 @@ def minimiser(
         adjoint: the gradient's settings.
         args: pytree of tensors; the leading dimension is the batch, or 1 where shared by it.
         hints: likewise, or None; no gradient goes to them.
+        keep_hessian: the solution's ``hessian`` is exactly the problem's, in its tangent at the solution's variable,
+            wherever that is ok: then a gradient that is not differentiated again need not compute it.
     """
     arg_leaves, arg_structure = _pytree.flatten(args)
     hint_leaves, hint_structure = _pytree.flatten(hints)
-    call = _Call(solve, problem, adjoint, arg_structure, hint_structure, len(arg_leaves))
+    call = _Call(solve, problem, adjoint, arg_structure, hint_structure, len(arg_leaves), keep_hessian)
     *variable, status, cost, num_steps, decrement, hessian = _Minimiser.apply(call, *arg_leaves, *hint_leaves)
     variable = _pytree.unflatten(call.variable_structure, variable)
     return Solution(variable, status, cost, num_steps, decrement, hessian)
@@ -60,6 +64,7 @@ class _Call:
     arg_structure: Any
     hint_structure: Any
     num_args: int
+    keep_hessian: bool
     variable_structure: Any = None
 
     def run(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -77,7 +82,7 @@ class _Call:
         self, saved: list[Tensor], cotangents: Iterable[Tensor | None], needed: list[bool]
     ) -> list[Tensor | None]:
         """Of the args that need one, in differentiable operations of args, minimiser and cotangents."""
-        args, variable, status = saved[: self.num_args], saved[self.num_args : -1], saved[-1]
+        args, variable, (status, hessian) = saved[: self.num_args], saved[self.num_args : -2], saved[-2:]
         cotangent = (
             torch.zeros_like(v) if c is None else c for v, c in zip(variable, cotangents, strict=True)
         )
@@ -91,6 +96,7 @@ class _Call:
                 self.arg_structure,
                 needed,
                 status == int(Status.CONVERGED),
+                hessian if self.keep_hessian else None,
             )
 
 
@@ -117,7 +123,7 @@ class _Minimiser(torch.autograd.Function):
         ctx.needed = list(ctx.needs_input_grad[1 : 1 + call.num_args])
         ctx.mark_non_differentiable(*output[len(variable) :])
         ctx.set_materialize_grads(False)
-        saved = (*inputs[1 : 1 + call.num_args], *variable, status)
+        saved = (*inputs[1 : 1 + call.num_args], *variable, status, output[-1])
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
 
@@ -141,13 +147,13 @@ class _Minimiser(torch.autograd.Function):
         of_args = tangents[1 : 1 + call.num_args]
         needed = [tangent is not None for tangent in of_args]
         if not any(needed):
-            variable = ctx.saved_tensors[call.num_args : -1]
+            variable = ctx.saved_tensors[call.num_args : -2]
             return (*(torch.zeros_like(value) for value in variable), None, *(None,) * _NUM_NUMBERS)
         # torch turns forward mode off here, for outer levels too: their tangents would be lost without a word. The
         # saved tensors carry the tangents of this level, which must not be counted twice.
         with forward_ad._set_fwd_grad_enabled(True):
             saved = [forward_ad.unpack_dual(value).primal for value in ctx.saved_tensors]
-            variable = saved[call.num_args : -1]
+            variable = saved[call.num_args : -2]
 
             def pulled(*cotangents: Tensor) -> tuple[Tensor, ...]:
                 gradients = call.gradients(saved, cotangents, needed)

@@ -91,12 +91,9 @@ def _verdict(
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
         w, camera = data.weights, data.camera
-        finite = _finite(data.points2d) & _finite(data.points3d) & _finite(w) & _finite(camera.params)
-        fine = torch.ones_like(finite)
-        rotation = fine
-        if init is not None:
-            finite = finite & _finite(init.R) & _finite(init.t)
-            rotation = so3.is_rotation(init.R)
+        finite = _finite(
+            data.points2d, data.points3d, w, camera.params, *(() if init is None else (init.R, init.t))
+        )
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
         # two numbers a point
         least = 0 if prior is not None else (kind.dimension + 1) // 2
@@ -105,19 +102,21 @@ def _verdict(
         for good, value in (
             (enough, Status.TOO_FEW_POINTS),
             ((camera.params[..., : camera.num_focal] != 0).all(-1), Status.BAD_CAMERA),
-            (rotation, Status.BAD_INIT),
-            (~data.loss.invalid(), Status.BAD_LOSS),
-            (fine if prior is None else ~prior.invalid(), Status.BAD_PRIOR),
-            (fine if held is None else ~held.invalid(kind), Status.BAD_CONSTRAINT),
+            (None if init is None else so3.is_rotation(init.R), Status.BAD_INIT),
+            (None if isinstance(data.loss, Squared) else ~data.loss.invalid(), Status.BAD_LOSS),
+            (None if prior is None else ~prior.invalid(), Status.BAD_PRIOR),
+            (None if held is None else ~held.invalid(kind), Status.BAD_CONSTRAINT),
             (~weighting.invalid(w, torch.finfo(dtype).eps), Status.BAD_WEIGHTS),
             (finite, Status.NOT_FINITE),
         ):
-            status = torch.where(good, status, int(value))
+            if good is not None:
+                status = status.masked_fill(~good, int(value))
         return status
 
 
-def _finite(value: Tensor) -> Tensor:
-    return value.isfinite().flatten(1).all(-1)
+def _finite(*values: Tensor) -> Bool[Tensor, " B"]:
+    """Items all of whose numbers are finite: zero times any other is NaN."""
+    return torch.stack([(0 * value.flatten(1)).sum(-1) for value in values]).sum(0) == 0
 
 
 def neutral_data(data: Correspondences, good: Bool[Tensor, " B"]) -> Correspondences:

@@ -187,7 +187,7 @@ def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint, count: i
         return _hand_back(item, units, form, _unrolled(args, hints, search))
     if count > 1:
         args, hints, units = batch.repeat(args, count), batch.repeat(hints, count), batch.repeat(units, count)
-    solution = minimiser(search, form.problem, adjoint, args, hints)
+    solution = minimiser(search, form.problem, adjoint, args, hints, keep_hessian=True)
     if count == 1:
         return _hand_back(item, units, form, solution)
     return _ranked(_hand_back(item, units, form, solution, count), solution.cost.view(-1, count), item)

@@ -19,7 +19,7 @@ class PoseProblem(Problem):
     dimension = 6
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
-        return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
+        return Pose(so3.turned(variable.R, delta[:, :3]), variable.t + delta[:, 3:])
 
     def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
         # <G, [w]x R> = <G R^T, [w]x>

@@ -1,22 +1,24 @@
 """The weighted reprojection cost of a pose, with closed-form derivatives."""
 
-import functools
-import itertools
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree, so3
 from posegrad.cameras import Camera
+from posegrad.optim import batch
 from posegrad.optim.problem import Problem, Quadratic
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.robust import Rho, RobustLoss, Squared
 
 _SQUARED = Squared()
+
+# Points of the items that a CPU works on at once: what is computed of them stays in its caches, and in memory that it
+# has already. (Where large tensors are made anew at every operation, that takes longer than the arithmetic.)
+_BLOCK = 16384
 
 
 @_pytree.register
@@ -49,7 +51,7 @@ class Reprojection(Problem):
         return (whitened * factor.detach().sqrt()[:, None]).flatten(1)
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
-        return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
+        return Pose(so3.turned(variable.R, delta[:, :3]), variable.t + delta[:, 3:])
 
     def cost(self, variable: Pose, args: Correspondences) -> Float[Tensor, " B"]:
         residual = self._residual(variable, args)
@@ -61,31 +63,75 @@ class Reprojection(Problem):
         return (valid | (weighting.strength(args.weights) == 0)).all(-1)
 
     def quadratic(self, variable: Pose, args: Correspondences, *, exact: bool) -> Quadratic:
+        size, points2d = variable.t.shape[0], args.points2d
+        items = max(1, _BLOCK // max(1, points2d.shape[1]))
+        if items >= size or torch.is_grad_enabled() or points2d.device.type != "cpu":
+            return self._quadratic(variable, args, exact=exact)
+        starts = range(0, size, items)
+        parts = [
+            self._quadratic(batch.part(variable, i, items), batch.part(args, i, items), exact=exact)
+            for i in starts
+        ]
+        return Quadratic(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _quadratic(self, variable: Pose, args: Correspondences, *, exact: bool) -> Quadratic:
         q = variable.R @ args.points3d.mT  # (B, 3, N); coordinates first from here on: one row, one pass
-        points_cam = (q + variable.t[..., None]).mT
-        projected = args.camera.project_with_jacobian(points_cam)
+        points_cam = q + variable.t[..., None]
+        projected = args.camera.project_with_jacobian(points_cam.mT)
         assert projected.jacobian is not None
-        J = projected.jacobian.permute(0, 2, 3, 1)  # (B, 2, 3, N)
-        residual = (projected.points2d - args.points2d).mT  # (B, 2, N)
-        weighted = weighting.apply(args.weights, residual)
-        # first and second derivative of the cost by each point in the camera, (B, 3, N) and (B, 6, N)
-        force = (J * weighted[:, :, None]).sum(1)
-        stiffness = _upper_products(J, weighting.apply(args.weights, J)).sum(1)
-        rho, factor, bend = _rho(args, (residual * weighted).sum(1))
+        J = projected.jacobian.permute(0, 3, 2, 1)  # (B, 3, 2, N)
+        residual = (projected.points2d - args.points2d).mT[:, None]
+        # derivative of both pixel coordinates along the tangent, and the residual: one product of them makes all sums
+        rows = torch.cat([_moments(q, J), residual], 1)  # (B, 7, 2, N)
+        weighted = weighting.apply(args.weights, rows.transpose(1, 2)).transpose(1, 2)
+        unbent, rho = weighted[:, 6:], None
         if not isinstance(args.loss, Squared):
-            bent = _upper_products(force, 2 * bend[:, None] * force) if exact else 0.0
-            weighted, force, stiffness = (factor[:, None] * value for value in (weighted, force, stiffness))
-            stiffness = stiffness + bent
+            rho = args.loss.evaluate((residual * unbent).sum((1, 2)))
+            weighted = weighted * rho.first[:, None, None]
+        sums = torch.bmm(rows.flatten(2), weighted.flatten(2).mT)
+        hessian = sums[:, :6, :6]
         if exact:
-            S = args.camera.contracted_hessian(points_cam, weighted.mT).flatten(-2).mT
-            stiffness = stiffness + S.index_select(1, torch.tensor(_UPPER_OF_FULL, device=q.device))
-        gradient, hessian = _gather(q, torch.cat([stiffness, force], 1), exact=exact)
+            force = (J * weighted[:, 6:]).sum(
+                2
+            )  # derivative of the cost by each point in the camera, (B, 3, N)
+            hessian = hessian + self._curvature(args, q, points_cam, projected.valid, force, weighted[:, 6])
+            if rho is not None:
+                slopes = (rows[:, :6] * unbent).sum(2)
+                hessian = hessian + (slopes * (2 * rho.second)[:, None]) @ slopes.mT
         return Quadratic(
-            cost=0.5 * rho.sum(-1),
-            gradient=gradient,
+            cost=0.5 * (sums[:, 6, 6] if rho is None else rho.value.sum(-1)),
+            gradient=sums[:, :6, 6],
             hessian=hessian,
             feasible=(projected.valid | (weighting.strength(args.weights) == 0)).all(-1),
         )
+
+    @staticmethod
+    def _curvature(
+        args: Correspondences,
+        q: Float[Tensor, "B 3 N"],
+        points_cam: Float[Tensor, "B 3 N"],
+        valid: Bool[Tensor, "B N"],
+        force: Float[Tensor, "B 3 N"],
+        weighted: Float[Tensor, "B 2 N"],
+    ) -> Float[Tensor, "B 6 6"]:
+        """What the exact Hessian has beyond Gauss-Newton's: ``sum D^T S D`` with S the second derivative of
+        ``<weighted, pixel>`` by the point, and the retraction's own ``sum f . (w x (w x q)) / 2``."""
+        eye = torch.eye(3, dtype=q.dtype, device=q.device)
+        if args.camera.perspective:
+            # S = -(f e_z^T + e_z f^T) / z
+            x, y, _ = q.split(1, 1)
+            inverse = torch.where(valid[:, None], points_cam[:, 2:], 1.0).reciprocal()
+            zero = torch.zeros_like(x)
+            along = torch.cat([y, -x, zero, zero, zero, torch.ones_like(x)], 1) * inverse  # D^T e_z / z
+            half = -torch.bmm(torch.cat([torch.linalg.cross(q, force, dim=1), force], 1), along.mT)
+        else:
+            S = args.camera.contracted_hessian(points_cam.mT, weighted.mT).permute(0, 2, 3, 1)
+            D = _moments(q, eye[:, :, None].expand(1, 3, 3, q.shape[-1]))
+            half = 0.5 * torch.bmm(_moments(q, S).flatten(2), D.flatten(2).mT)
+        bend = 0.5 * torch.bmm(force, q.mT)
+        bend = bend - bend.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None] * eye
+        half = half + torch.nn.functional.pad(bend, (0, 3, 0, 3))
+        return half + half.mT
 
     def slope(self, variable: Pose, args: Correspondences, direction: Tensor) -> Tensor:
         q = variable.R @ args.points3d.mT
@@ -131,61 +177,7 @@ def _rho(args: Correspondences, s: Float[Tensor, "B N"]) -> Rho:
     return args.loss.evaluate(s)
 
 
-# Upper half of a symmetric 3x3 matrix: row, column, position in the full matrix.
-_ROW, _COLUMN = (0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2)
-_UPPER_OF_FULL = (0, 1, 2, 4, 5, 8)
-
-
-def _upper_products(
-    a: Float[Tensor, "B *rows 3 N"], b: Float[Tensor, "B *rows 3 N"]
-) -> Float[Tensor, "B *rows 6 N"]:
-    """Upper half of ``a b^T``, point by point."""
-    parts = [a.narrow(-2, i, 1) * b.narrow(-2, i, 3 - i) for i in range(3)]
-    return torch.cat(parts, -2)
-
-
-def _gather(
-    q: Float[Tensor, "B 3 N"], derivatives: Float[Tensor, "B 9 N"], *, exact: bool
-) -> tuple[Float[Tensor, "B 6"], Float[Tensor, "B 6 6"]]:
-    """Gradient and Hessian in the tangent, from the derivatives of the cost by each point in the camera.
-
-    With S and f the second and first derivative: ``sum D^T f`` and ``sum D^T S D``, plus the retraction's own
-    ``f . (w x (w x q)) / 2`` if exact. All are sums over the points of S and f times 1, q and q q^T, so one matrix
-    product makes them, and what is left to do does not grow with N.
-    """
-    monomials = torch.cat([torch.ones_like(q[:, :1]), q, _upper_products(q, q)], 1)
-    sums = (monomials @ derivatives.mT).flatten(1)  # (B, 10 * 9)
-    assembled = sums @ torch.from_numpy(_assembly(exact)).to(sums)
-    return assembled[:, :6], assembled[:, 6:].unflatten(-1, (6, 6))
-
-
-@functools.cache
-def _assembly(exact: bool) -> np.ndarray:
-    """(90, 42): sums of :func:`_gather` -> gradient and Hessian, row by row."""
-    upper = np.zeros((6, 3, 3))
-    for i, (row, column) in enumerate(zip(_ROW, _COLUMN, strict=True)):
-        upper[i, row, column] = upper[i, column, row] = 1
-    hat = np.zeros((3, 3, 3))  # [q]x = hat . q
-    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        hat[a, c, b], hat[c, a, b] = 1, -1
-    position = np.zeros((3, 3), dtype=int)  # of q_a q_b among the monomials
-    for i, (row, column) in enumerate(zip(_ROW, _COLUMN, strict=True)):
-        position[row, column] = position[column, row] = 4 + i
-    # by monomial, by derivative (6 of S, 3 of f), by output
-    gradient, hessian = np.zeros((10, 9, 6)), np.zeros((10, 9, 6, 6))
-    gradient[0, 6:, 3:] = np.eye(3)
-    gradient[1:4, 6:, :3] = np.einsum("abc->cba", hat)  # q x f
-    hessian[0, :6, 3:, 3:] = upper
-    hessian[1:4, :6, :3, 3:] = np.einsum("abq,sbc->qsac", hat, upper)  # [q]x S
-    hessian[1:4, :6, 3:, :3] = np.swapaxes(hessian[1:4, :6, :3, 3:], -1, -2)
-    rotation = -np.einsum("abq,sbc,cdp->qpsad", hat, upper, hat)  # [q]x S [q]x^T
-    bend = np.zeros((3, 3, 3, 3))  # by q, f: (f q^T + q f^T) / 2 - (f . q) I
-    for a, b in itertools.product(range(3), repeat=2):
-        bend[a, b, a, b] += 0.5
-        bend[a, b, b, a] += 0.5
-        bend[a, b] -= (a == b) * np.eye(3)
-    for a, b in itertools.product(range(3), repeat=2):
-        hessian[position[a, b], :6, :3, :3] += rotation[a, b]
-    if exact:
-        hessian[1:4, 6:, :3, :3] = bend
-    return np.concatenate([gradient.reshape(90, 6), hessian.reshape(90, 36)], 1)
+def _moments(q: Float[Tensor, "B 3 N"], f: Float[Tensor, "_ 3 M N"]) -> Float[Tensor, "B 6 M N"]:
+    """``D^T f = [q x f, f]``: from vectors at the points to the tangent."""
+    turned = torch.linalg.cross(q[:, :, None], f, dim=1)
+    return torch.cat([turned, f.expand_as(turned)], 1)

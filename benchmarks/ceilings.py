@@ -1,0 +1,163 @@
+"""What the machine can do, what a step of the torch operations takes of it, and what importing costs.
+
+    OMP_NUM_THREADS=1 python benchmarks/ceilings.py [--batch 32] [--points 1000]
+
+The machine: the rate of fused multiply-adds of a numba loop on registers (float64, one thread), and of copying an
+array much larger than the caches (bytes read plus bytes written). A step: its arithmetic and the bytes that its
+operations read and write, counted by a dispatch mode, and processor time, all by point; launches, which a device would
+make. Importing: medians of fresh processes.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from posegrad.cameras import SkewPinhole
+from posegrad.optim import levenberg_marquardt as lm
+from posegrad.problems.reprojection import Correspondences, Reprojection
+from posegrad.testing import random_scene
+
+_CHAINS = 64  # independent accumulators, to fill the pipelines
+
+
+@numba.njit(fastmath=True)
+def _multiply_add(count: int, x: float) -> float:
+    sums = np.zeros(_CHAINS)
+    for _ in range(count):
+        for i in range(_CHAINS):
+            sums[i] = sums[i] * x + 1e-9
+    return sums.sum()
+
+
+def best(function: Callable[[], Any], repeats: int) -> float:
+    """Least processor time of a call, seconds: what else the machine does is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        function()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def machine() -> tuple[float, float]:
+    """Floating-point operations and bytes a second."""
+    count = 2_000_000
+    flops = 2 * _CHAINS * count / best(lambda: _multiply_add(count, 0.999), 7)
+    source = np.ones(32_000_000)
+    target = np.empty_like(source)
+    return flops, 2 * source.nbytes / best(lambda: np.copyto(target, source), 7)
+
+
+class Work(TorchDispatchMode):
+    """Launches, arithmetic and bytes of the operations that are not views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches, self.flops, self.bytes = 0, 0, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not any(value.alias_info for value in func._schema.returns):
+            name = func._schema.name.removeprefix("aten::")
+            made = [
+                v for v in (result if isinstance(result, list | tuple) else [result]) if isinstance(v, Tensor)
+            ]
+            read = [
+                v for a in args for v in (a if isinstance(a, list | tuple) else [a]) if isinstance(v, Tensor)
+            ]
+            self.launches += 1
+            self.bytes += sum(v.numel() * v.element_size() for v in made + read)
+            self.flops += _arithmetic(name, made, read)
+        return result
+
+
+def _arithmetic(name: str, made: list[Tensor], read: list[Tensor]) -> int:
+    if name in ("bmm", "mm"):
+        return 2 * made[0].numel() * read[0].shape[-1]
+    if name in ("sum", "amax", "amin", "all"):
+        return read[0].numel()
+    per_number = {
+        "mul": 1,
+        "add": 1,
+        "sub": 1,
+        "neg": 1,
+        "reciprocal": 1,
+        "abs": 1,
+        "addcmul": 2,
+        "linalg_cross": 3,
+    }
+    return per_number.get(name, 0) * sum(value.numel() for value in made)
+
+
+def step(batch: int, points: int, *, exact: bool) -> dict[str, float]:
+    """One step of a batch."""
+    scene = random_scene(batch, points, noise=1.0)
+    x, z = (value.mT.contiguous().mT for value in (scene.points2d / 600, scene.points3d))
+    camera = SkewPinhole.from_matrix(scene.K[None]).in_units_of(torch.full((1,), 600.0, dtype=torch.float64))
+    args = Correspondences(x, z, torch.ones_like(x[..., 0]), camera)
+    settings, problem = lm.LevenbergMarquardt(), Reprojection()
+    init = scene.pose.retract(torch.full((batch, 6), 0.02, dtype=torch.float64))
+    state = lm.descend(problem, init, args, settings, max_steps=0)
+    if exact:
+        state = state._replace(quadratic=problem.quadratic(init, args, exact=True))
+
+    def once() -> None:
+        lm._step(problem, state, args, settings, exact=exact)
+
+    with Work() as work:
+        once()
+    seconds, count = best(once, 30), batch * points
+    return {
+        "launches": work.launches,
+        "flops a point": work.flops / count,
+        "bytes a point": work.bytes / count,
+        "ns a point": 1e9 * seconds / count,
+        "us a step": 1e6 * seconds,
+        "GFLOP/s": 1e-9 * work.flops / seconds,
+        "GB/s": 1e-9 * work.bytes / seconds,
+    }
+
+
+def import_seconds(statement: str) -> float:
+    """Processor time of a fresh interpreter that runs a statement, less that of an empty one."""
+
+    def once(code: str) -> float:
+        code = f"import time; {code}; print(time.process_time())"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    return statistics.median(once(statement) for _ in range(5)) - once("pass")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--points", type=int, default=1000)
+    options = parser.parse_args()
+    flops, bandwidth = machine()
+    print(f"machine: {1e-9 * flops:.1f} GFLOP/s, {1e-9 * bandwidth:.1f} GB/s")
+    for exact in (False, True):
+        numbers = step(options.batch, options.points, exact=exact)
+        listed = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+        print(f"{'Newton' if exact else 'Gauss-Newton'} step, {options.batch} x {options.points}: {listed}")
+    for statement in ("import torch", "import torch, posegrad", "import numba"):
+        print(f"{statement}: {import_seconds(statement):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
