@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posegrad.optim import batch
 from posegrad.optim.linear import equilibrate, solve_positive
+from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
@@ -117,35 +118,10 @@ def _hopeless(quadratic: Quadratic) -> Tensor:
 def _iterate(
     problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool, max_steps: int
 ) -> State:
-    """Steps until every item is done. Items that are done leave the work when that is asked for: at every step on
-    the CPU, at every fourth on other devices, where the question waits for all that is under way."""
-    every = 1 if batch.questions_are_cheap(state.done.device) else 4
-    work, work_args, members = state, args, None
-    for step in range(max_steps):
-        if step % every == 0:
-            left = _count(~work.done)
-            if left == 0:
-                break
-            if 4 * left <= 3 * work.done.shape[0]:
-                keep = work.done.to(torch.uint8).argsort(stable=True)[:left]  # nonzero would ask once more
-                state = work if members is None else batch.put(state, members, work)
-                members = keep if members is None else members[keep]
-                work, work_args = batch.take(work, keep), batch.take(args, members)
-        work = _step(problem, work, work_args, settings, exact=exact)
-    return work if members is None else batch.put(state, members, work)
+    def step(state: State, args: Args) -> State:
+        return _step(problem, state, args, settings, exact=exact)
 
-
-def _count(mask: Tensor) -> int:
-    """The one question that a solver asks."""
-    try:
-        return int(mask.sum())
-    except RuntimeError as error:
-        if "vmap" not in str(error):
-            raise
-        raise NotImplementedError(
-            "adjoint: pg.Unrolled() differentiates through the solver's steps, whose number depends on the data; "
-            "torch.func.vmap cannot pass there. Use pg.Implicit(), or batch dimensions in place of vmap"
-        ) from None
+    return iterate(step, state, args, max_steps=max_steps)
 
 
 def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:
