@@ -9,12 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from posegrad import cameras as cameras
+from posegrad import manifolds as manifolds
 from posegrad import robust as robust
 from posegrad import so3 as so3
+from posegrad.generic.least_squares import least_squares as least_squares
 from posegrad.optim.adjoint import Implicit as Implicit
 from posegrad.optim.adjoint import Unrolled as Unrolled
 from posegrad.optim.argmin import argmin_layer as argmin_layer
+from posegrad.optim.gauss_newton import Dogleg as Dogleg
+from posegrad.optim.gauss_newton import GaussNewton as GaussNewton
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from posegrad.optim.newton import Newton as Newton
 from posegrad.optim.problem import Problem as Problem
 from posegrad.optim.solution import Solution as Solution
 from posegrad.optim.solution import masked_mean as masked_mean

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.optim import batch
-from posegrad.optim.linear import equilibrate
+from posegrad.optim.linear import solve_symmetric
 from posegrad.optim.problem import Args, Problem, Variable
 
 
@@ -78,8 +78,8 @@ def implicit_gradient(
     ]
     if size:
         donor = ok.to(torch.uint8).argmax(0, keepdim=True)
-        leaves = [_harmless(leaf, ok, donor) for leaf in leaves]
-        variable = _pytree.tree_map(lambda leaf: _harmless(leaf, ok, donor), variable)
+        leaves = [harmless(leaf, ok, donor) for leaf in leaves]
+        variable = _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), variable)
     v = problem.pullback(variable, batch.where(ok, cotangent, _pytree.tree_map(torch.zeros_like, cotangent)))
     u = tangent_response(problem, adjoint, variable, _pytree.unflatten(arg_structure, leaves), v, ok)
 
@@ -97,8 +97,8 @@ def implicit_gradient(
     return gradients
 
 
-def _harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
-    """Failed items replaced by a constant copy of one that is fine, if there is one; what is shared is kept."""
+def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
+    """Failed items replaced by a constant copy of the ``donor``, one that is fine; what is shared is kept."""
     if leaf.shape[0] != ok.shape[0]:
         return leaf
     return batch.where(ok, leaf, leaf.detach().index_select(0, donor))
@@ -114,21 +114,12 @@ def tangent_response(
 ) -> Float[Tensor, "B D"]:
     """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there."""
     exact = adjoint.hessian == "exact"
-    H = problem.quadratic(variable, args, exact=exact).hessian
     v = torch.where(ok[:, None], v, torch.zeros_like(v))
-    u = _solve(H, v, ok)
+    u = problem.solve_hessian(variable, args, v, ok, exact=exact)
     if adjoint.max_gain is None:
         return u
-    A = problem.quadratic(variable, args, exact=False).hessian if exact else H
+    A = problem.quadratic(variable, args, exact=False).hessian
     response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
-    reference = (v * _solve(A, v, ok)).sum(-1)
+    reference = (v * solve_symmetric(A, v, ok)).sum(-1)
     excess = (response / (adjoint.max_gain**2 * reference).clamp(min=torch.finfo(v.dtype).tiny)).detach()
     return u * excess.clamp(min=1).rsqrt()[:, None]
-
-
-def _solve(H: Tensor, v: Tensor, ok: Tensor) -> Tensor:
-    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
-    scaled, scale = equilibrate(torch.where(ok[:, None, None], H, eye))
-    # not linalg.solve, whose forward derivative holds its factors constant, so that it is wrong when differentiated
-    # again; nor lu_solve, which is wrong under two vmaps (torch 2.14)
-    return scale * (torch.linalg.inv_ex(scaled)[0] @ (scale * v)[..., None]).squeeze(-1)

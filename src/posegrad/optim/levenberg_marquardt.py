@@ -49,6 +49,10 @@ class LevenbergMarquardt:
             if not (value is None and optional) and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"LevenbergMarquardt.{name}: got {value!r}, expected a number > 0")
 
+    def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
+        """See :func:`minimise`."""
+        return minimise(problem, init, args, self)
+
 
 class State(NamedTuple):
     """A batch of iterates; every tensor has the batch as its leading dimension."""
@@ -139,7 +143,8 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
     with torch.no_grad():
         squared = (-(old.gradient * delta).sum(-1)).clamp(min=0)
         drop = old.cost - new.cost
-        noise = 64 * eps * (old.cost + old.cost.sqrt() + eps)
+        size = old.cost.abs()  # an objective that is no sum of squares may be negative
+        noise = 64 * eps * (size + size.sqrt() + eps)
         accepted = positive & new.feasible & new.cost.isfinite() & (drop >= -noise) & ~state.done
         small = squared.sqrt() <= _tolerance(settings, old.cost)
         if exact:
@@ -171,7 +176,7 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
 
 def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
     tolerance = 4096 * torch.finfo(cost.dtype).eps if settings.tolerance is None else settings.tolerance
-    return tolerance * (1 + (2 * cost).sqrt())
+    return tolerance * (1 + (2 * cost.abs()).sqrt())
 
 
 def _judge(state: State, settings: LevenbergMarquardt) -> Solution:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
+from posegrad.optim.linear import solve_symmetric
 
 Variable = Any  # a tensor or pytree of tensors whose leading dimension is the batch
 Args = Any  # likewise; a leading dimension of 1 is shared by the batch
@@ -68,6 +69,18 @@ class Problem(ABC):
             jacobian = self.jacobian(variable, args)
             gradient, hessian = torch.func.grad(cost_sum)(zero), jacobian.mT @ jacobian
         return Quadratic(self.cost(variable, args), gradient, hessian, self.feasible(variable, args))
+
+    def solve_hessian(
+        self,
+        variable: Variable,
+        args: Args,
+        rhs: Float[Tensor, "B D"],
+        ok: Bool[Tensor, " B"],
+        *,
+        exact: bool,
+    ) -> Float[Tensor, "B D"]:
+        """Solve ``H u = rhs`` at a minimum, differentiable; of what is not ok anything finite will do."""
+        return solve_symmetric(self.quadratic(variable, args, exact=exact).hessian, rhs, ok)
 
     def jacobian(self, variable: Variable, args: Args) -> Float[Tensor, "B M D"]:
         """Derivative of the residuals along the tangent, at ``variable``."""

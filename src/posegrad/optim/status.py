@@ -27,7 +27,10 @@ class Status(IntEnum):
     BAD_WEIGHTS = 6, "A weight is negative: weights multiply the squared residual and must be >= 0."
     BAD_CAMERA = 7, "A camera parameter is out of its range (a focal length of zero): check them."
     NOT_FINITE = 8, "The input has a NaN or an infinity where it counts."
-    BAD_INIT = 9, "The rotation of the init is none (not orthonormal to 0.1, or a reflection): normalise it."
+    BAD_INIT = (
+        9,
+        "The init is not on its manifold (a rotation not orthonormal to 0.1, or a reflection): normalise it.",
+    )
     BAD_LOSS = 10, "A parameter of the robust loss is out of its range (a scale that is not > 0): check it."
     BAD_PRIOR = 11, "The prior's information is not positive semi-definite, or its mean no pose: check them."
     BAD_CONSTRAINT = (

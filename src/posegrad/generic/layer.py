@@ -1,0 +1,124 @@
+"""A problem, a start and a solver, as a layer: units, verdicts, gradients, and the way back to the user's dtype."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from posegrad import _pytree
+from posegrad.generic.door import Batch
+from posegrad.generic.problems import OnManifold
+from posegrad.optim import batch
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
+from posegrad.optim.compose import Scaled
+from posegrad.optim.minimiser import minimiser
+from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.solution import Solution
+from posegrad.optim.status import Status
+
+
+class Solver(Protocol):
+    """Settings of a solver that know how to use it."""
+
+    def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
+        """Every item from its start."""
+        ...
+
+
+class Hints(NamedTuple):
+    """What a solve reads beside the arguments."""
+
+    start: Any
+    verdict: Int[Tensor, " B"]
+
+
+def check_adjoint(adjoint: Any) -> None:
+    """Raise for what is no adjoint."""
+    if not isinstance(adjoint, Implicit | Unrolled):
+        raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
+
+
+def solve(problem: OnManifold, item: Batch, args: Args, solver: Solver, adjoint: Adjoint) -> Solution:
+    """The minima, with gradients for ``args``, in the user's dtype."""
+    hints = Hints(item.start, item.verdict)
+    if isinstance(adjoint, Unrolled):
+        solution = _unrolled(problem, solver, args, hints)
+    else:
+        solution = minimiser(lambda a, h: _solve(problem, solver, a, h), problem, adjoint, args, hints)
+    return hand_back(solution, item.dtype)
+
+
+def hand_back(solution: Solution, dtype: torch.dtype) -> Solution:
+    """In the user's dtype; a number that it cannot hold becomes its largest."""
+    return replace(
+        solution,
+        variable=_pytree.tree_map(lambda leaf: leaf.to(dtype), solution.variable),
+        cost=solution.cost.to(dtype).nan_to_num(),
+        decrement=solution.decrement.to(dtype).nan_to_num(),
+        hessian=solution.hessian.to(dtype).nan_to_num(),
+    )
+
+
+def _solve(problem: OnManifold, solver: Solver, args: Args, hints: Hints) -> Solution:
+    """In units in which the start has a cost of about 1: tolerances do not depend on the user's."""
+    unit = unit_of(problem, args, hints.start)
+    scaled = solver.minimise(Scaled(problem), hints.start, (args, 1 / unit))
+    return judged(
+        replace(
+            scaled,
+            cost=scaled.cost * unit,
+            decrement=scaled.decrement * unit.sqrt(),
+            hessian=scaled.hessian * unit.view(-1, *(1,) * (scaled.hessian.ndim - 1)),
+        ),
+        args,
+        hints,
+    )
+
+
+def judged(solution: Solution, args: Args, hints: Hints) -> Solution:
+    """With what the door found, and the reason why an item could not even start."""
+    status = solution.status
+    no_start = status == int(Status.INFEASIBLE)
+    status = torch.where(no_start & ~_finite(args, status.shape[0]), int(Status.NOT_FINITE), status)
+    status = torch.where(hints.verdict == int(Status.CONVERGED), status, hints.verdict)
+    return replace(solution, status=status)
+
+
+def unit_of(problem: OnManifold, args: Args, start: Any) -> Float[Tensor, " B"]:
+    """How large the cost is: its value at the start, and what its curvature makes of steps as long as the variable.
+
+    The second part is for starts that fit exactly, whose value is rounding.
+    """
+    with torch.no_grad():
+        model = problem.quadratic(start, args, exact=False)
+        curvature = model.hessian.diagonal(dim1=-2, dim2=-1).abs()
+        unit = model.cost.abs() + (curvature * problem.manifold.size(start).square()).sum(-1)
+        tiny = torch.finfo(unit.dtype).tiny ** 0.5
+        return torch.where(unit.isfinite() & (unit > tiny), unit, torch.ones_like(unit))
+
+
+def _unrolled(problem: OnManifold, solver: Solver, args: Args, hints: Hints) -> Solution:
+    """Found without a graph first, then again, by the items that are fine, with one."""
+    with torch.no_grad():
+        constants = _pytree.tree_map(Tensor.detach, args)
+        solution = _solve(problem, solver, constants, hints)
+        unit, ok = unit_of(problem, constants, hints.start), solution.ok
+        donor = ok.to(torch.uint8).argmax(0, keepdim=True) if len(ok) else ok
+        fine = len(ok) > 0 and bool(ok.any())
+    if not fine:
+        return solution
+    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
+    args, start = (
+        _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), tree) for tree in (args, hints.start)
+    )
+    again = solver.minimise(Scaled(problem), start, (args, 1 / harmless(unit, ok, donor)))
+    return replace(solution, variable=batch.where(ok, again.variable, solution.variable))
+
+
+def _finite(tree: Any, size: int) -> Tensor:
+    flags = torch.ones(1, dtype=torch.bool)
+    for leaf in _pytree.flatten(tree)[0]:
+        flags = flags.to(leaf.device) & leaf.isfinite().reshape(leaf.shape[0], -1).all(-1)
+    return flags.expand(size)

@@ -1,0 +1,163 @@
+"""Problems made of a user's function and a manifold."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posegrad import _pytree
+from posegrad.manifolds import Manifold
+from posegrad.optim.problem import Problem, Quadratic, gradient_and_hessian, value_and_jacobian
+from posegrad.robust import Rho, RobustLoss, Squared
+
+
+class OnManifold(Problem):
+    """A problem whose variable moves as a manifold says."""
+
+    def __init__(self, manifold: Manifold, dimension: int) -> None:
+        self.manifold = manifold
+        self.dimension = dimension
+
+    def retract(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
+        return self.manifold.retract(variable, delta)
+
+    def feasible(self, variable: Any, args: Any) -> Bool[Tensor, " B"]:
+        return self.cost(variable, args).isfinite()
+
+
+class Given(NamedTuple):
+    """What the minimum of a :class:`Fit` depends on."""
+
+    data: Any
+    loss: RobustLoss
+
+
+class Fit(OnManifold):
+    """``1/2 sum_i rho(|r_i|^2)`` of a user's residual (B, M), or (B, N, K) for N blocks of K numbers.
+
+    Args:
+        function: the residual, of variable and data.
+        manifold: where the variable lives.
+        dimension: of its tangent.
+        derivative: None, or the residual's derivative in the tangent, (B, M, D) or (B, N, K, D).
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Tensor],
+        manifold: Manifold,
+        dimension: int,
+        derivative: Callable[[Any, Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__(manifold, dimension)
+        self.function, self.derivative = function, derivative
+
+    def residual(self, variable: Any, args: Given) -> Float[Tensor, "B M"]:
+        """Times the root of ``rho'``, which is held constant: ``J^T J`` is the Gauss-Newton matrix."""
+        blocks = self._blocks(variable, args)
+        factor = _rho(args.loss, blocks).first.detach()
+        return (blocks * factor.sqrt()[..., None]).flatten(1)
+
+    def cost(self, variable: Any, args: Given) -> Float[Tensor, " B"]:
+        return 0.5 * _rho(args.loss, self._blocks(variable, args)).value.sum(-1)
+
+    def quadratic(self, variable: Any, args: Given, *, exact: bool) -> Quadratic:
+        zero = _zero(variable, self)
+        if exact:
+            gradient, hessian = gradient_and_hessian(
+                lambda delta: self.cost(self.retract(variable, delta), args).sum(), zero
+            )
+            cost = self.cost(variable, args)
+            return Quadratic(cost, gradient, hessian, cost.isfinite())
+        if self.derivative is None:
+            blocks, J = value_and_jacobian(lambda d: self._blocks(self.retract(variable, d), args), zero)
+        else:
+            blocks = self._blocks(variable, args)
+            J = self._given_derivative(self.derivative(variable, args.data), blocks)
+        rho = _rho(args.loss, blocks)
+        weighted = rho.first[..., None] * blocks
+        J = J.flatten(1, 2)
+        gradient = (J.mT @ weighted.flatten(1)[..., None]).squeeze(-1)
+        root = rho.first[..., None].expand_as(blocks).flatten(1)[..., None]
+        cost = 0.5 * rho.value.sum(-1)
+        return Quadratic(cost, gradient, J.mT @ (root * J), cost.isfinite())
+
+    def _blocks(self, variable: Any, args: Given) -> Float[Tensor, "B N K"]:
+        value, size = self.function(variable, args.data), batch_size(variable)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"residual: returned {type(value).__name__}, expected a torch.Tensor")
+        if value.ndim not in (2, 3) or value.shape[0] != size:
+            raise ValueError(
+                f"residual: returned shape {tuple(value.shape)} for a batch of {size}, expected ({size}, M), or "
+                f"({size}, N, K) for N blocks of K numbers; all tensors have the batch in front"
+            )
+        return value[..., None] if value.ndim == 2 else value
+
+    def _given_derivative(self, J: Tensor, blocks: Tensor) -> Float[Tensor, "B N K D"]:
+        size, count, width = blocks.shape
+        if not isinstance(J, Tensor) or J.numel() != blocks.numel() * self.dimension or J.shape[0] != size:
+            got = tuple(J.shape) if isinstance(J, Tensor) else type(J).__name__
+            raise ValueError(
+                f"jacobian: returned {got}, expected ({size}, {count * width}, {self.dimension}): the derivative of "
+                "the residual by the manifold's tangent"
+            )
+        return J.reshape(size, count, width, self.dimension)
+
+
+class Objective(OnManifold):
+    """A user's objective, (B,) numbers of variable and data."""
+
+    def __init__(self, function: Callable[[Any, Any], Tensor], manifold: Manifold, dimension: int) -> None:
+        super().__init__(manifold, dimension)
+        self.function = function
+
+    def residual(self, variable: Any, args: Any) -> Float[Tensor, "B M"]:
+        """There is none."""
+        raise NotImplementedError("an objective has no residuals")
+
+    def cost(self, variable: Any, args: Any) -> Float[Tensor, " B"]:
+        return values(self.function, variable, args, "objective", scalar=True)
+
+    def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
+        """With the exact Hessian in any case."""
+        gradient, hessian = gradient_and_hessian(
+            lambda delta: self.cost(self.retract(variable, delta), args).sum(), _zero(variable, self)
+        )
+        cost = self.cost(variable, args)
+        return Quadratic(cost, gradient, hessian, cost.isfinite())
+
+
+def values(
+    function: Callable[[Any, Any], Tensor], variable: Any, data: Any, name: str, *, scalar: bool
+) -> Tensor:
+    """What a user's function returns, checked: (B,) if scalar, else (B, M)."""
+    value, size = function(variable, data), batch_size(variable)
+    shape = (size,) if scalar else (size, "M")
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: returned {type(value).__name__}, expected a torch.Tensor")
+    if value.ndim != len(shape) or value.shape[0] != size:
+        wanted = f"({size},)" if scalar else f"({size}, M)"
+        raise ValueError(
+            f"{name}: returned shape {tuple(value.shape)} for a batch of {size}, expected {wanted}; all tensors have "
+            "the batch in front"
+        )
+    return value
+
+
+def batch_size(variable: Any) -> int:
+    """B."""
+    return _pytree.flatten(variable)[0][0].shape[0]
+
+
+def _zero(variable: Any, problem: Problem) -> Tensor:
+    first = _pytree.flatten(variable)[0][0]
+    return first.new_zeros(first.shape[0], problem.dimension)
+
+
+def _rho(loss: RobustLoss, blocks: Float[Tensor, "B N K"]) -> Rho:
+    s = blocks.square().sum(-1)
+    if isinstance(loss, Squared):
+        return Rho(s, torch.ones_like(s), torch.zeros_like(s))
+    return loss.evaluate(s)
