@@ -13,11 +13,14 @@ from posegrad import manifolds as manifolds
 from posegrad import robust as robust
 from posegrad import so3 as so3
 from posegrad.generic.least_squares import least_squares as least_squares
+from posegrad.generic.minimise import ConstrainedSolution as ConstrainedSolution
+from posegrad.generic.minimise import minimise as minimise
 from posegrad.optim.adjoint import Implicit as Implicit
 from posegrad.optim.adjoint import Unrolled as Unrolled
 from posegrad.optim.argmin import argmin_layer as argmin_layer
 from posegrad.optim.gauss_newton import Dogleg as Dogleg
 from posegrad.optim.gauss_newton import GaussNewton as GaussNewton
+from posegrad.optim.interior_point import InteriorPoint as InteriorPoint
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from posegrad.optim.newton import Newton as Newton
 from posegrad.optim.problem import Problem as Problem

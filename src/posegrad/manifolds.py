@@ -78,7 +78,8 @@ class Euclidean(Manifold):
 
     def size(self, variable: Tensor) -> Tensor:
         flat = variable.reshape(variable.shape[0], -1)
-        return flat.square().mean(-1, keepdim=True).sqrt().expand_as(flat)
+        root = flat.square().mean(-1, keepdim=True).sqrt()
+        return torch.where(root > 0, root, torch.ones_like(root)).expand_as(flat)
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,7 @@ class SE3(Manifold):
         return Pose(SO3().harmless(variable.R), torch.zeros_like(variable.t))
 
     def size(self, variable: Pose) -> Tensor:
-        length = variable.t.square().sum(-1, keepdim=True).sqrt().expand_as(variable.t)
-        return torch.cat([torch.ones_like(variable.t), length], -1)
+        return torch.cat([torch.ones_like(variable.t), Euclidean().size(variable.t)], -1)
 
 
 @dataclass(frozen=True)

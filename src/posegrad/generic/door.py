@@ -21,7 +21,6 @@ class Batch(NamedTuple):
     data: Any
     loss: RobustLoss
     manifold: Manifold
-    dimension: int
     verdict: Int[Tensor, " B"]
     dtype: torch.dtype
 
@@ -74,7 +73,7 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
     used = _pytree.tree_map(lambda leaf: torch.where(used.invalid(), torch.ones_like(leaf), leaf), used)
     data = _pytree.tree_map(cast, args)
     half = dtype in (torch.float16, torch.bfloat16)
-    return Batch(start, data, used, where, where.dimension(start), status, torch.float32 if half else dtype)
+    return Batch(start, data, used, where, status, torch.float32 if half else dtype)
 
 
 def check_function(name: str, function: Callable[..., Any]) -> None:

@@ -1,30 +1,21 @@
 """A problem, a start and a solver, as a layer: units, verdicts, gradients, and the way back to the user's dtype."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.generic.door import Batch
-from posegrad.generic.problems import OnManifold
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
-from posegrad.optim.compose import Scaled
 from posegrad.optim.minimiser import minimiser
-from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.problem import Args, Problem
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
-
-
-class Solver(Protocol):
-    """Settings of a solver that know how to use it."""
-
-    def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
-        """Every item from its start."""
-        ...
+from posegrad.optim.units import Solver, minimise_in_units
 
 
 class Hints(NamedTuple):
@@ -40,7 +31,7 @@ def check_adjoint(adjoint: Any) -> None:
         raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
 
 
-def solve(problem: OnManifold, item: Batch, args: Args, solver: Solver, adjoint: Adjoint) -> Solution:
+def solve(problem: Problem, item: Batch, args: Args, solver: Solver, adjoint: Adjoint) -> Solution:
     """The minima, with gradients for ``args``, in the user's dtype."""
     hints = Hints(item.start, item.verdict)
     if isinstance(adjoint, Unrolled):
@@ -61,20 +52,8 @@ def hand_back(solution: Solution, dtype: torch.dtype) -> Solution:
     )
 
 
-def _solve(problem: OnManifold, solver: Solver, args: Args, hints: Hints) -> Solution:
-    """In units in which the start has a cost of about 1: tolerances do not depend on the user's."""
-    unit = unit_of(problem, args, hints.start)
-    scaled = solver.minimise(Scaled(problem), hints.start, (args, 1 / unit))
-    return judged(
-        replace(
-            scaled,
-            cost=scaled.cost * unit,
-            decrement=scaled.decrement * unit.sqrt(),
-            hessian=scaled.hessian * unit.view(-1, *(1,) * (scaled.hessian.ndim - 1)),
-        ),
-        args,
-        hints,
-    )
+def _solve(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Solution:
+    return judged(minimise_in_units(problem, hints.start, args, solver), args, hints)
 
 
 def judged(solution: Solution, args: Args, hints: Hints) -> Solution:
@@ -86,25 +65,12 @@ def judged(solution: Solution, args: Args, hints: Hints) -> Solution:
     return replace(solution, status=status)
 
 
-def unit_of(problem: OnManifold, args: Args, start: Any) -> Float[Tensor, " B"]:
-    """How large the cost is: its value at the start, and what its curvature makes of steps as long as the variable.
-
-    The second part is for starts that fit exactly, whose value is rounding.
-    """
-    with torch.no_grad():
-        model = problem.quadratic(start, args, exact=False)
-        curvature = model.hessian.diagonal(dim1=-2, dim2=-1).abs()
-        unit = model.cost.abs() + (curvature * problem.manifold.size(start).square()).sum(-1)
-        tiny = torch.finfo(unit.dtype).tiny ** 0.5
-        return torch.where(unit.isfinite() & (unit > tiny), unit, torch.ones_like(unit))
-
-
-def _unrolled(problem: OnManifold, solver: Solver, args: Args, hints: Hints) -> Solution:
+def _unrolled(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Solution:
     """Found without a graph first, then again, by the items that are fine, with one."""
     with torch.no_grad():
         constants = _pytree.tree_map(Tensor.detach, args)
         solution = _solve(problem, solver, constants, hints)
-        unit, ok = unit_of(problem, constants, hints.start), solution.ok
+        ok = solution.ok
         donor = ok.to(torch.uint8).argmax(0, keepdim=True) if len(ok) else ok
         fine = len(ok) > 0 and bool(ok.any())
     if not fine:
@@ -113,7 +79,7 @@ def _unrolled(problem: OnManifold, solver: Solver, args: Args, hints: Hints) -> 
     args, start = (
         _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), tree) for tree in (args, hints.start)
     )
-    again = solver.minimise(Scaled(problem), start, (args, 1 / harmless(unit, ok, donor)))
+    again = minimise_in_units(problem, start, args, solver)
     return replace(solution, variable=batch.where(ok, again.variable, solution.variable))
 
 

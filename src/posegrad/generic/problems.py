@@ -16,9 +16,15 @@ from posegrad.robust import Rho, RobustLoss, Squared
 class OnManifold(Problem):
     """A problem whose variable moves as a manifold says."""
 
-    def __init__(self, manifold: Manifold, dimension: int) -> None:
+    def __init__(self, manifold: Manifold) -> None:
         self.manifold = manifold
-        self.dimension = dimension
+
+    def zero(self, variable: Any) -> Float[Tensor, "B D"]:
+        first = _pytree.flatten(variable)[0][0]
+        return first.new_zeros(first.shape[0], self.manifold.dimension(variable))
+
+    def size(self, variable: Any) -> Float[Tensor, "B D"]:
+        return self.manifold.size(variable)
 
     def retract(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
         return self.manifold.retract(variable, delta)
@@ -40,7 +46,6 @@ class Fit(OnManifold):
     Args:
         function: the residual, of variable and data.
         manifold: where the variable lives.
-        dimension: of its tangent.
         derivative: None, or the residual's derivative in the tangent, (B, M, D) or (B, N, K, D).
     """
 
@@ -48,10 +53,9 @@ class Fit(OnManifold):
         self,
         function: Callable[[Any, Any], Tensor],
         manifold: Manifold,
-        dimension: int,
         derivative: Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
-        super().__init__(manifold, dimension)
+        super().__init__(manifold)
         self.function, self.derivative = function, derivative
 
     def residual(self, variable: Any, args: Given) -> Float[Tensor, "B M"]:
@@ -64,7 +68,7 @@ class Fit(OnManifold):
         return 0.5 * _rho(args.loss, self._blocks(variable, args)).value.sum(-1)
 
     def quadratic(self, variable: Any, args: Given, *, exact: bool) -> Quadratic:
-        zero = _zero(variable, self)
+        zero = self.zero(variable)
         if exact:
             gradient, hessian = gradient_and_hessian(
                 lambda delta: self.cost(self.retract(variable, delta), args).sum(), zero
@@ -75,7 +79,7 @@ class Fit(OnManifold):
             blocks, J = value_and_jacobian(lambda d: self._blocks(self.retract(variable, d), args), zero)
         else:
             blocks = self._blocks(variable, args)
-            J = self._given_derivative(self.derivative(variable, args.data), blocks)
+            J = _given_derivative(self.derivative(variable, args.data), blocks, zero.shape[1])
         rho = _rho(args.loss, blocks)
         weighted = rho.first[..., None] * blocks
         J = J.flatten(1, 2)
@@ -95,22 +99,12 @@ class Fit(OnManifold):
             )
         return value[..., None] if value.ndim == 2 else value
 
-    def _given_derivative(self, J: Tensor, blocks: Tensor) -> Float[Tensor, "B N K D"]:
-        size, count, width = blocks.shape
-        if not isinstance(J, Tensor) or J.numel() != blocks.numel() * self.dimension or J.shape[0] != size:
-            got = tuple(J.shape) if isinstance(J, Tensor) else type(J).__name__
-            raise ValueError(
-                f"jacobian: returned {got}, expected ({size}, {count * width}, {self.dimension}): the derivative of "
-                "the residual by the manifold's tangent"
-            )
-        return J.reshape(size, count, width, self.dimension)
-
 
 class Objective(OnManifold):
     """A user's objective, (B,) numbers of variable and data."""
 
-    def __init__(self, function: Callable[[Any, Any], Tensor], manifold: Manifold, dimension: int) -> None:
-        super().__init__(manifold, dimension)
+    def __init__(self, function: Callable[[Any, Any], Tensor], manifold: Manifold) -> None:
+        super().__init__(manifold)
         self.function = function
 
     def residual(self, variable: Any, args: Any) -> Float[Tensor, "B M"]:
@@ -123,7 +117,7 @@ class Objective(OnManifold):
     def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
         """With the exact Hessian in any case."""
         gradient, hessian = gradient_and_hessian(
-            lambda delta: self.cost(self.retract(variable, delta), args).sum(), _zero(variable, self)
+            lambda delta: self.cost(self.retract(variable, delta), args).sum(), self.zero(variable)
         )
         cost = self.cost(variable, args)
         return Quadratic(cost, gradient, hessian, cost.isfinite())
@@ -151,13 +145,19 @@ def batch_size(variable: Any) -> int:
     return _pytree.flatten(variable)[0][0].shape[0]
 
 
-def _zero(variable: Any, problem: Problem) -> Tensor:
-    first = _pytree.flatten(variable)[0][0]
-    return first.new_zeros(first.shape[0], problem.dimension)
-
-
 def _rho(loss: RobustLoss, blocks: Float[Tensor, "B N K"]) -> Rho:
     s = blocks.square().sum(-1)
     if isinstance(loss, Squared):
         return Rho(s, torch.ones_like(s), torch.zeros_like(s))
     return loss.evaluate(s)
+
+
+def _given_derivative(J: Tensor, blocks: Tensor, dimension: int) -> Float[Tensor, "B N K D"]:
+    size, count, width = blocks.shape
+    if not isinstance(J, Tensor) or J.numel() != blocks.numel() * dimension or J.shape[0] != size:
+        got = tuple(J.shape) if isinstance(J, Tensor) else type(J).__name__
+        raise ValueError(
+            f"jacobian: returned {got}, expected ({size}, {count * width}, {dimension}): the derivative of "
+            "the residual by the manifold's tangent"
+        )
+    return J.reshape(size, count, width, dimension)

@@ -9,11 +9,12 @@ from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.compiling import uncompiled
-from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
+from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
+from posegrad.optim.units import minimise_in_units
 
 
 def argmin_layer(
@@ -52,8 +53,7 @@ def argmin_layer(
 
     def solved(args: Args, _: None) -> Solution:
         start, finite = _checked(solve(args))
-        state = descend(problem, start, args, polish, max_steps=polish.max_steps)
-        solution = finish(problem, state, args, polish)
+        solution = minimise_in_units(problem, start, args, polish)
         return replace(solution, status=torch.where(finite, solution.status, int(Status.NOT_FINITE)))
 
     @uncompiled

@@ -85,7 +85,9 @@ class Scaled(Problem):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.dimension = problem.dimension
+
+    def zero(self, variable: Variable) -> Float[Tensor, "B D"]:
+        return self.problem.zero(variable)
 
     def residual(self, variable: Variable, args: Args) -> Float[Tensor, "B M"]:
         """The original's, times the root of the factor."""

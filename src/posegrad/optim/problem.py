@@ -52,6 +52,15 @@ class Problem(ABC):
         """The minimised cost."""
         return 0.5 * self.residual(variable, args).square().sum(-1)
 
+    def zero(self, variable: Variable) -> Float[Tensor, "B D"]:
+        """The tangent at which :meth:`retract` stays."""
+        first = _pytree.flatten(variable)[0][0]
+        return first.new_zeros(first.shape[0], self.dimension)
+
+    def size(self, variable: Variable) -> Float[Tensor, "B D"]:
+        """How far is far, along each axis of the tangent; only the unit of a black box's answer depends on it."""
+        return torch.ones_like(self.zero(variable))
+
     def feasible(self, variable: Variable, args: Args) -> Bool[Tensor, " B"]:
         """Where the residual is defined. The solver never steps out of it."""
         return self.cost(variable, args).isfinite()
@@ -62,7 +71,7 @@ class Problem(ABC):
         def cost_sum(delta: Tensor) -> Tensor:
             return self.cost(self.retract(variable, delta), args).sum()
 
-        zero = _zero_delta(self, variable)
+        zero = self.zero(variable)
         if exact:
             gradient, hessian = gradient_and_hessian(cost_sum, zero)
         else:
@@ -88,7 +97,7 @@ class Problem(ABC):
         def residual_at(delta: Tensor) -> Tensor:
             return self.residual(self.retract(variable, delta), args)
 
-        return value_and_jacobian(residual_at, _zero_delta(self, variable))[1]
+        return value_and_jacobian(residual_at, self.zero(variable))[1]
 
     def slope(self, variable: Variable, args: Args, direction: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
         """Derivative of the cost along a tangent direction: ``<direction, gradient>``.
@@ -99,11 +108,11 @@ class Problem(ABC):
         def cost_sum(delta: Tensor) -> Tensor:
             return self.cost(self.retract(variable, delta), args).sum()
 
-        return (torch.func.grad(cost_sum)(_zero_delta(self, variable)) * direction).sum(-1)
+        return (torch.func.grad(cost_sum)(self.zero(variable)) * direction).sum(-1)
 
     def pullback(self, variable: Variable, cotangent: Variable) -> Float[Tensor, "B D"]:
         """Gradient with respect to the variable's tensors -> gradient in the tangent."""
-        zero = _zero_delta(self, variable)
+        zero = self.zero(variable)
         leaves = _pytree.tree_flatten(cotangent)[0]
 
         def tensors(delta: Tensor) -> tuple[Tensor, ...]:
@@ -114,15 +123,6 @@ class Problem(ABC):
         return pull(tuple(leaf.expand_as(m) for leaf, m in zip(leaves, moved, strict=True)))[0]
 
 
-def _first(variable: Variable) -> Tensor:
-    return _pytree.tree_flatten(variable)[0][0]
-
-
-def _zero_delta(problem: Problem, variable: Variable) -> Tensor:
-    first = _first(variable)
-    return first.new_zeros(first.shape[0], problem.dimension)
-
-
 # Forward mode would be the natural way; reverse mode twice takes a fifth of the time (torch 2.14, small tensors).
 
 
@@ -130,7 +130,7 @@ def value_and_jacobian(
     function: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]
 ) -> tuple[Float[Tensor, "B *M"], Float[Tensor, "B *M D"]]:
     """Value and derivative of a function (B, D) -> (B, ...) of independent items."""
-    value, pull = torch.func.vjp(function, x)
+    value, pull, *_ = torch.func.vjp(function, x)
     push = torch.func.vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(value))[1]
     return value, _every_axis(push, x)
 
@@ -139,7 +139,7 @@ def gradient_and_hessian(
     total: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]
 ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D D"]]:
     """Derivatives of a sum of independent items' values."""
-    gradient, pull = torch.func.vjp(torch.func.grad(total), x)
+    gradient, pull, *_ = torch.func.vjp(torch.func.grad(total), x)
     return gradient, _every_axis(pull, x)
 
 

@@ -38,3 +38,17 @@ class Status(IntEnum):
         "A constraint holds no rotation, a direction of length zero or a number that is not finite.",
     )
     NO_OTHER = 13, "There is no further minimum: fewer were found than were asked for."
+    NO_FEASIBLE_POINT = (
+        14,
+        "No point that satisfies the constraints was found: check them, or start elsewhere.",
+    )
+    DEPENDENT_CONSTRAINTS = (
+        15,
+        "The gradients of the active constraints are linearly dependent, so the multipliers are not determined: drop "
+        "what repeats another.",
+    )
+    WEAKLY_ACTIVE = (
+        16,
+        "A constraint is active with a multiplier of zero: the answer is a minimum, but it has different gradients to "
+        "either side.",
+    )
