@@ -242,6 +242,28 @@ class Product(Manifold):
         return zip(self.parts, _values(variable), strict=True)
 
 
+@dataclass(frozen=True)
+class Inferred(Manifold):
+    """Whatever :func:`manifold_of` says of the variable at hand."""
+
+    given: Any = None
+
+    def dimension(self, variable: Any) -> int:
+        return manifold_of(variable, self.given).dimension(variable)
+
+    def retract(self, variable: Any, delta: Tensor) -> Any:
+        return manifold_of(variable, self.given).retract(variable, delta)
+
+    def contains(self, variable: Any) -> Tensor:
+        return manifold_of(variable, self.given).contains(variable)
+
+    def harmless(self, variable: Any) -> Any:
+        return manifold_of(variable, self.given).harmless(variable)
+
+    def size(self, variable: Any) -> Tensor:
+        return manifold_of(variable, self.given).size(variable)
+
+
 def manifold_of(variable: Any, given: Any = None, name: str = "init") -> Manifold:
     """The manifold of a variable: as given, where it is; else SE3 for a Pose and Euclidean for a tensor.
 

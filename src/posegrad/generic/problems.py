@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
-from posegrad.manifolds import Manifold
+from posegrad.manifolds import Inferred, Manifold
+from posegrad.optim.lagrangian import Lagrangian
 from posegrad.optim.problem import Problem, Quadratic, gradient_and_hessian, value_and_jacobian
 from posegrad.robust import Rho, RobustLoss, Squared
 
@@ -34,7 +35,7 @@ class OnManifold(Problem):
 
 
 class Given(NamedTuple):
-    """What the minimum of a :class:`Fit` depends on."""
+    """Arguments of a :class:`Fit` with a loss; without one they are the data alone."""
 
     data: Any
     loss: RobustLoss
@@ -58,16 +59,16 @@ class Fit(OnManifold):
         super().__init__(manifold)
         self.function, self.derivative = function, derivative
 
-    def residual(self, variable: Any, args: Given) -> Float[Tensor, "B M"]:
+    def residual(self, variable: Any, args: Any) -> Float[Tensor, "B M"]:
         """Times the root of ``rho'``, which is held constant: ``J^T J`` is the Gauss-Newton matrix."""
         blocks = self._blocks(variable, args)
-        factor = _rho(args.loss, blocks).first.detach()
+        factor = _rho(args, blocks).first.detach()
         return (blocks * factor.sqrt()[..., None]).flatten(1)
 
-    def cost(self, variable: Any, args: Given) -> Float[Tensor, " B"]:
-        return 0.5 * _rho(args.loss, self._blocks(variable, args)).value.sum(-1)
+    def cost(self, variable: Any, args: Any) -> Float[Tensor, " B"]:
+        return 0.5 * _rho(args, self._blocks(variable, args)).value.sum(-1)
 
-    def quadratic(self, variable: Any, args: Given, *, exact: bool) -> Quadratic:
+    def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
         zero = self.zero(variable)
         if exact:
             gradient, hessian = gradient_and_hessian(
@@ -79,8 +80,8 @@ class Fit(OnManifold):
             blocks, J = value_and_jacobian(lambda d: self._blocks(self.retract(variable, d), args), zero)
         else:
             blocks = self._blocks(variable, args)
-            J = _given_derivative(self.derivative(variable, args.data), blocks, zero.shape[1])
-        rho = _rho(args.loss, blocks)
+            J = _given_derivative(self.derivative(variable, _data(args)), blocks, zero.shape[1])
+        rho = _rho(args, blocks)
         weighted = rho.first[..., None] * blocks
         J = J.flatten(1, 2)
         gradient = (J.mT @ weighted.flatten(1)[..., None]).squeeze(-1)
@@ -88,8 +89,8 @@ class Fit(OnManifold):
         cost = 0.5 * rho.value.sum(-1)
         return Quadratic(cost, gradient, J.mT @ (root * J), cost.isfinite())
 
-    def _blocks(self, variable: Any, args: Given) -> Float[Tensor, "B N K"]:
-        value, size = self.function(variable, args.data), batch_size(variable)
+    def _blocks(self, variable: Any, args: Any) -> Float[Tensor, "B N K"]:
+        value, size = self.function(variable, _data(args)), batch_size(variable)
         if not isinstance(value, Tensor):
             raise TypeError(f"residual: returned {type(value).__name__}, expected a torch.Tensor")
         if value.ndim not in (2, 3) or value.shape[0] != size:
@@ -123,6 +124,59 @@ class Objective(OnManifold):
         return Quadratic(cost, gradient, hessian, cost.isfinite())
 
 
+def residual_problem(
+    residual: Callable[[Any, Any], Float[Tensor, "B *M"]], *, manifold: Manifold | Any = None
+) -> Problem:
+    """What :func:`posegrad.least_squares` minimises, as a problem for :func:`posegrad.argmin_layer`.
+
+    Args:
+        residual, manifold: as there.
+
+    >>> import posegrad as pg
+    >>> layer = pg.argmin_layer(lambda x: x.mean(-1, keepdim=True), pg.residual_problem(lambda m, x: m - x))
+    >>> x = torch.tensor([[1.0, 2.0, 6.0]], requires_grad=True)
+    >>> torch.autograd.grad(layer(x).variable.sum(), x)[0]
+    tensor([[0.3333, 0.3333, 0.3333]])
+    """
+    return Fit(residual, manifold if isinstance(manifold, Manifold) else Inferred(manifold))
+
+
+def objective_problem(
+    objective: Callable[[Any, Any], Float[Tensor, " B"]],
+    *,
+    manifold: Manifold | Any = None,
+    equality: Callable[[Any, Any], Float[Tensor, "B P"]] | None = None,
+    inequality: Callable[[Any, Any], Float[Tensor, "B Q"]] | None = None,
+) -> Problem:
+    """What :func:`posegrad.minimise` minimises, as a problem for :func:`posegrad.argmin_layer`.
+
+    Args:
+        objective, manifold, equality, inequality: as there. The solver that is wrapped returns the point alone: the
+            multipliers of the constraints that it lies on follow from it.
+
+    >>> import posegrad as pg
+    >>> ball = pg.objective_problem(
+    ...     lambda x, y: 0.5 * (x - y).square().sum(-1),
+    ...     inequality=lambda x, y: x.square().sum(-1, keepdim=True) - 1,
+    ... )
+    >>> layer = pg.argmin_layer(lambda y: y / y.norm(dim=-1, keepdim=True).clamp(min=1), ball)
+    >>> y = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    >>> torch.autograd.grad(layer(y).variable[0, 0], y)[0]
+    tensor([[ 0.1280, -0.0960]])
+    """
+    problem = Objective(objective, manifold if isinstance(manifold, Manifold) else Inferred(manifold))
+    if equality is None and inequality is None:
+        return problem
+    return Lagrangian(problem, checked(equality, "equality"), checked(inequality, "inequality"))
+
+
+def checked(function: Callable[[Any, Any], Tensor] | None, name: str) -> Callable[[Any, Any], Tensor] | None:
+    """A constraint that tells when it returns something else than (B, M)."""
+    if function is None:
+        return None
+    return lambda variable, args: values(function, variable, args, name, scalar=False)
+
+
 def values(
     function: Callable[[Any, Any], Tensor], variable: Any, data: Any, name: str, *, scalar: bool
 ) -> Tensor:
@@ -145,11 +199,15 @@ def batch_size(variable: Any) -> int:
     return _pytree.flatten(variable)[0][0].shape[0]
 
 
-def _rho(loss: RobustLoss, blocks: Float[Tensor, "B N K"]) -> Rho:
+def _rho(args: Any, blocks: Float[Tensor, "B N K"]) -> Rho:
     s = blocks.square().sum(-1)
-    if isinstance(loss, Squared):
+    if not isinstance(args, Given) or isinstance(args.loss, Squared):
         return Rho(s, torch.ones_like(s), torch.zeros_like(s))
-    return loss.evaluate(s)
+    return args.loss.evaluate(s)
+
+
+def _data(args: Any) -> Any:
+    return args.data if isinstance(args, Given) else args
 
 
 def _given_derivative(J: Tensor, blocks: Tensor, dimension: int) -> Float[Tensor, "B N K D"]:

@@ -1,11 +1,13 @@
 """The end of every constrained solve: Newton's method on the conditions of the active constraints, and the verdict."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.lagrangian import KKT, Lagrangian
 from posegrad.optim.loop import iterate
@@ -56,6 +58,21 @@ class Units(NamedTuple):
 def _or_one(value: Tensor) -> Tensor:
     tiny = torch.finfo(value.dtype).tiny ** 0.5
     return torch.where(value.isfinite() & (value > tiny), value, torch.ones_like(value))
+
+
+@_pytree.register
+@dataclass(frozen=True, eq=False)
+class ConstrainedSolution(Solution):
+    """Answer of a constrained problem; ``variable`` and the multipliers carry gradients.
+
+    The multipliers are those of ``f + <equality, h> + <inequality, g>``, ``active`` says which inequalities hold with
+    equality. ``hessian`` is the Lagrangian's in the tangent, not projected on the constraints; ``decrement`` is
+    ``sqrt|F^T K^-1 F|`` with F the residual of the KKT conditions and K its derivative.
+    """
+
+    equality_multipliers: Float[Tensor, "B P"]
+    inequality_multipliers: Float[Tensor, "B Q"]
+    active: Bool[Tensor, "B Q"]
 
 
 class _State(NamedTuple):
@@ -125,7 +142,7 @@ def from_point(problem: Lagrangian, point: Variable, args: Args, units: Units) -
     value = problem.constraints(point, args)
     inequality = problem.is_inequality(point, args)
     active = ~inequality | (value / units.constraints > -_CLOSE)
-    zero = torch.zeros_like(value)
+    m = zero = torch.zeros_like(value)
     for _ in range(2):
         start = KKT(point, zero, active.to(value))
         model = problem.quadratic(start, args)
@@ -137,6 +154,26 @@ def from_point(problem: Lagrangian, point: Variable, args: Args, units: Units) -
         m = -torch.linalg.solve_ex(gram, (A @ g[..., None]).squeeze(-1))[0]
         active = active & (~inequality | (m > 0))
     return KKT(point, torch.where(active, m * units.multipliers, zero), active.to(value))
+
+
+def answer(problem: Lagrangian, found: Solution, point: Variable, args: Args) -> ConstrainedSolution:
+    """A solution whose variable is a :class:`KKT`, for the user; the point and args are any, for their shapes."""
+    kkt: KKT = found.variable
+    count = 0 if problem.equality is None else kkt.multipliers.shape[1]
+    if problem.equality is not None and problem.inequality is not None:
+        with torch.no_grad():
+            count = problem.equality(point, args).shape[1]
+    return ConstrainedSolution(
+        variable=kkt.point,
+        status=found.status,
+        cost=found.cost,
+        num_steps=found.num_steps,
+        decrement=found.decrement,
+        hessian=found.hessian,
+        equality_multipliers=kkt.multipliers[:, :count],
+        inequality_multipliers=kkt.multipliers[:, count:],
+        active=kkt.active[:, count:].detach() > 0,
+    )
 
 
 def _error(model: Quadratic, scale: Tensor, cost: Tensor) -> Float[Tensor, " B"]:

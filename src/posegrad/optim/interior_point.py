@@ -19,18 +19,18 @@ from posegrad.optim.solution import Solution
 class InteriorPoint:
     """Settings of the solver for constrained problems.
 
-    Newton steps on the barrier problem ``min f(x) - tau sum log s, h(x) = 0, g(x) + s = 0`` for tau towards zero, with a
-    line search on an l1 merit function; with equalities alone this is sequential quadratic programming. It ends close
-    to the answer: which inequalities are active is read off there, and Newton steps on their conditions alone go to the
-    dtype's limit.
+    Newton steps on the barrier problem ``min f(x) - tau sum log s, h(x) = 0, g(x) + s = 0`` for tau towards zero, with
+    a line search on an l1 merit function; with equalities alone this is sequential quadratic programming. It ends close
+    to the answer: which inequalities are active is read off there, and Newton steps on their conditions alone go to
+    the dtype's limit.
 
     Args:
         max_steps: most interior-point steps of an item, >= 1; up to 20 Newton steps follow.
         tolerance: on the residual of the conditions, in units in which costs, constraints and steps are about 1, > 0.
             None: 64 machine epsilons. One Newton step is taken beyond.
 
-    Reference: Wächter & Biegler, "On the implementation of an interior-point filter line-search algorithm" (2006); Nocedal
-    & Wright, "Numerical Optimization" (2006), chapters 18 and 19.
+    Reference: Nocedal & Wright, "Numerical Optimization" (2006), chapters 18 and 19; Wächter & Biegler, "On the
+    implementation of an interior-point filter line-search algorithm" (2006).
     """
 
     max_steps: int = 200
@@ -133,7 +133,7 @@ def _step(problem: Lagrangian, state: _State, args: Args, max_steps: int) -> _St
     slope = along - penalty * infeasibility
     old = _merit(model.f, model.c, s, barrier, penalty, inequality)
     noise = 64 * torch.finfo(s.dtype).eps * (1 + old.abs() + penalty * infeasibility)
-    part, taken = longest, torch.zeros_like(state.done)
+    part, trial, trial_s, taken = longest, point, s, torch.zeros_like(state.done)
     for _ in range(_HALVINGS):
         trial = problem.problem.retract(point, units.steps * part[:, None] * dx)
         trial_s = s + part[:, None] * ds

@@ -42,7 +42,8 @@ class Lagrangian(Problem):
         problem: f, any problem with a cost.
         equality, inequality: h and g, of variable and args; None where there are none.
 
-    Reference: Gould et al., arXiv:1607.05447 (2016); Gould, Hartley & Campbell, "Deep Declarative Networks", TPAMI 2021.
+    Reference: Gould et al., arXiv:1607.05447 (2016); Gould, Hartley & Campbell, "Deep Declarative Networks", TPAMI
+    2021.
     """
 
     def __init__(
