@@ -77,7 +77,7 @@ class Euclidean(Manifold):
         return torch.zeros_like(variable)
 
     def size(self, variable: Tensor) -> Tensor:
-        flat = variable.reshape(variable.shape[0], -1)
+        flat = _flat(variable)
         root = flat.square().mean(-1, keepdim=True).sqrt()
         return torch.where(root > 0, root, torch.ones_like(root)).expand_as(flat)
 
@@ -103,7 +103,7 @@ class Positive(Manifold):
         return torch.ones_like(variable)
 
     def size(self, variable: Tensor) -> Tensor:
-        return torch.ones_like(variable).reshape(variable.shape[0], -1)
+        return torch.ones_like(_flat(variable))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Sphere(Manifold):
         return torch.ones_like(variable) / math.sqrt(variable.shape[-1])
 
     def size(self, variable: Tensor) -> Tensor:
-        return torch.ones_like(variable[..., 1:]).reshape(variable.shape[0], -1)
+        return torch.ones_like(_flat(variable[..., 1:]))
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class SO3(Manifold):
         return torch.eye(3, dtype=variable.dtype, device=variable.device).expand_as(variable).clone()
 
     def size(self, variable: Tensor) -> Tensor:
-        return torch.ones_like(variable[..., 0]).reshape(variable.shape[0], -1)
+        return torch.ones_like(_flat(variable[..., 0]))
 
 
 @dataclass(frozen=True)
@@ -317,4 +317,8 @@ def _like(variable: Any, values: list[Any]) -> Any:
 
 
 def _all(flags: Tensor) -> Bool[Tensor, " B"]:
-    return flags.reshape(flags.shape[0], -1).all(-1)
+    return flags.flatten(1).all(-1) if flags.ndim > 1 else flags
+
+
+def _flat(variable: Tensor) -> Float[Tensor, "B D"]:
+    return variable.flatten(1) if variable.ndim > 1 else variable[:, None]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from posegrad import _pytree
@@ -64,7 +64,7 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
         if leaf.shape[0] not in (1, size):
             raise ValueError(f"loss: got a parameter of {leaf.shape[0]} numbers, expected 1 or {size}")
     with torch.no_grad():
-        fine, finite = where.contains(start), _finite(start, size)
+        fine, finite = where.contains(start), finite_items(start, size)
         status = torch.where(used.invalid(), int(Status.BAD_LOSS), torch.zeros_like(fine, dtype=torch.int64))
         status = torch.where(fine, status, int(Status.BAD_INIT))
         status = torch.where(finite, status, int(Status.NOT_FINITE))
@@ -99,6 +99,10 @@ def _leaves(tree: Any, name: str) -> list[Tensor]:
     return leaves
 
 
-def _finite(tree: Any, size: int) -> Tensor:
-    flags = [leaf.isfinite().reshape(size, -1).all(-1) for leaf in _pytree.flatten(tree)[0]]
-    return torch.stack(flags).all(0)
+def finite_items(tree: Any, size: int) -> Bool[Tensor, " B"]:
+    """Where all tensors of a tree, of which there may be none, are finite."""
+    fine = torch.ones(size, dtype=torch.bool)
+    for leaf in _pytree.flatten(tree)[0]:
+        flags = leaf.isfinite()
+        fine = fine.to(leaf.device) & (flags.flatten(1).all(-1) if flags.ndim > 1 else flags)
+    return fine

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from posegrad import _pytree
-from posegrad.generic.door import Batch
+from posegrad.generic.door import Batch, finite_items
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
 from posegrad.optim.minimiser import minimiser
@@ -23,6 +23,13 @@ class Hints(NamedTuple):
 
     start: Any
     verdict: Int[Tensor, " B"]
+
+    def for_all(self, args: Args) -> "Hints":
+        """Of as many items as the arguments have: under vmap these may be more than the call had."""
+        size = max((len(leaf) for leaf in _pytree.flatten(args)[0]), default=1)
+        if len(self.verdict) != 1 or size == 1:
+            return self
+        return _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), self)
 
 
 def check_adjoint(adjoint: Any) -> None:
@@ -53,6 +60,7 @@ def hand_back(solution: Solution, dtype: torch.dtype) -> Solution:
 
 
 def _solve(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Solution:
+    hints = hints.for_all(args)
     return judged(minimise_in_units(problem, hints.start, args, solver), args, hints)
 
 
@@ -60,7 +68,7 @@ def judged(solution: Solution, args: Args, hints: Hints) -> Solution:
     """With what the door found, and the reason why an item could not even start."""
     status = solution.status
     no_start = status == int(Status.INFEASIBLE)
-    status = torch.where(no_start & ~_finite(args, status.shape[0]), int(Status.NOT_FINITE), status)
+    status = torch.where(no_start & ~finite_items(args, status.shape[0]), int(Status.NOT_FINITE), status)
     status = torch.where(hints.verdict == int(Status.CONVERGED), status, hints.verdict)
     return replace(solution, status=status)
 
@@ -81,10 +89,3 @@ def _unrolled(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Sol
     )
     again = minimise_in_units(problem, start, args, solver)
     return replace(solution, variable=batch.where(ok, again.variable, solution.variable))
-
-
-def _finite(tree: Any, size: int) -> Tensor:
-    flags = torch.ones(1, dtype=torch.bool)
-    for leaf in _pytree.flatten(tree)[0]:
-        flags = flags.to(leaf.device) & leaf.isfinite().reshape(leaf.shape[0], -1).all(-1)
-    return flags.expand(size)

@@ -117,6 +117,7 @@ def _usable(
 
 
 def _solve(problem: Lagrangian, solver: InteriorPoint, args: Args, hints: Hints) -> Solution:
+    hints = hints.for_all(args)
     return judged(solver.minimise(problem, hints.start, args), args, hints)
 
 

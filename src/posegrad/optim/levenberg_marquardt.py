@@ -153,7 +153,8 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
             growth = state.growth
             larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
         else:
-            slow = accepted & (drop < _SMALL_DECREASE * old.cost)
+            # a step that damping cut short says nothing about how close the minimum is
+            slow = accepted & (drop < _SMALL_DECREASE * old.cost) & (state.damping < 1)
             done = slow | (positive & (squared.sqrt() <= _SMALL_DECREMENT * (1 + (2 * old.cost).sqrt())))
             predicted = 0.5 * (squared + (damping * delta.square()).sum(-1)).clamp(min=tiny)
             gain = drop / predicted
