@@ -69,4 +69,8 @@ def _correspondences(args: Any) -> Correspondences:
         )
     points2d, points3d, camera, *rest = args
     weights = rest[0] if rest and rest[0] is not None else torch.ones_like(points2d[..., 0])
+    size = max(len(value) for value in (points2d, points3d, weights))
+    points2d, points3d, weights = (
+        value.expand(size, *value.shape[1:]) for value in (points2d, points3d, weights)
+    )
     return Correspondences(points2d, points3d, weights, as_camera(camera), *rest[1:])
