@@ -84,13 +84,14 @@ def test_solvers_come_down_a_bent_valley() -> None:
 
 
 def test_dogleg_starts_where_the_jacobian_is_singular() -> None:
-    """Where Gauss-Newton has no step."""
+    """Where Gauss-Newton has no step, and steepest descent has."""
 
     def residual(x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([x[:, 0] ** 3 - y[:, 0], x.sum(-1) - y[:, 1]], -1)
 
     start, y = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[8.0, 1.0]], dtype=torch.float64)
-    assert not bool(pg.least_squares(residual, start, y, solver=pg.GaussNewton()).ok)
+    model = pg.residual_problem(residual).quadratic(start, y, exact=False)
+    assert not bool(pg.GaussNewton().propose(model, torch.ones(1).double()).usable)
     solution = pg.least_squares(residual, start, y, solver=pg.Dogleg())
     assert bool(solution.ok), solution.describe()
     torch.testing.assert_close(solution.variable, torch.tensor([[2.0, -1.0]]).double(), rtol=0, atol=1e-12)

@@ -75,6 +75,10 @@ class Sum(Problem):
 class Scaled(Problem):
     """``factor f(x; args)``: the arguments are ``(args, factor)``, with factors (B,) > 0. The same minimiser.
 
+    Args:
+        problem: f.
+        known: a variable, and what ``problem.quadratic(..., exact=False)`` has said of it: it is not asked again.
+
     >>> class Mean(Problem):
     ...     dimension = 1
     ...     def residual(self, variable, args):
@@ -83,8 +87,8 @@ class Scaled(Problem):
     tensor([2.])
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, known: tuple[Variable, Quadratic] | None = None) -> None:
+        self.problem, self.known = problem, known
 
     def zero(self, variable: Variable) -> Float[Tensor, "B D"]:
         return self.problem.zero(variable)
@@ -103,7 +107,11 @@ class Scaled(Problem):
         return self.problem.feasible(variable, args[0])
 
     def quadratic(self, variable: Variable, args: Args, *, exact: bool) -> Quadratic:
-        model, factor = self.problem.quadratic(variable, args[0], exact=exact), args[1]
+        factor = args[1]
+        if self.known is not None and variable is self.known[0] and not exact:
+            model = self.known[1]
+        else:
+            model = self.problem.quadratic(variable, args[0], exact=exact)
         return Quadratic(
             factor * model.cost,
             factor[:, None] * model.gradient,

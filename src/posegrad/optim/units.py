@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posegrad.optim.compose import Scaled
-from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 
 
@@ -20,13 +20,12 @@ class Solver(Protocol):
         ...
 
 
-def unit_of(problem: Problem, variable: Variable, args: Args) -> Float[Tensor, " B"]:
+def unit_of(problem: Problem, variable: Variable, model: Quadratic) -> Float[Tensor, " B"]:
     """How large the cost is: its value, and what its curvature makes of steps as long as the variable.
 
     The second part is for points that fit exactly, where the value is rounding.
     """
     with torch.no_grad():
-        model = problem.quadratic(variable, args, exact=False)
         curvature = model.hessian.diagonal(dim1=-2, dim2=-1).abs()
         unit = model.cost.abs() + (curvature * problem.size(variable).square()).sum(-1)
         tiny = torch.finfo(unit.dtype).tiny ** 0.5
@@ -35,8 +34,9 @@ def unit_of(problem: Problem, variable: Variable, args: Args) -> Float[Tensor, "
 
 def minimise_in_units(problem: Problem, start: Variable, args: Args, solver: Solver) -> Solution:
     """What the solver makes of the problem measured in :func:`unit_of` the start; the answer in the user's units."""
-    unit = unit_of(problem, start, args)
-    found = solver.minimise(Scaled(problem), start, (args, 1 / unit))
+    model = problem.quadratic(start, args, exact=False)
+    unit = unit_of(problem, start, model)
+    found = solver.minimise(Scaled(problem, known=(start, model)), start, (args, 1 / unit))
     return replace(
         found,
         cost=found.cost * unit,
