@@ -33,9 +33,7 @@ def solutions() -> Tensor:
     for board in itertools.product(rows, repeat=4):
         grid = np.array(board)
         columns = all(len(set(grid[:, j])) == 4 for j in range(4))
-        if columns and all(
-            len(set(grid[i : i + 2, j : j + 2].flat)) == 4 for i in (0, 2) for j in (0, 2)
-        ):
+        if columns and all(len(set(grid[i : i + 2, j : j + 2].flat)) == 4 for i in (0, 2) for j in (0, 2)):
             boards.append(grid.ravel())
     return torch.from_numpy(np.stack(boards))
 
