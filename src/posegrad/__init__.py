@@ -19,10 +19,12 @@ from posegrad.generic.problems import residual_problem as residual_problem
 from posegrad.optim.adjoint import Implicit as Implicit
 from posegrad.optim.adjoint import Unrolled as Unrolled
 from posegrad.optim.argmin import argmin_layer as argmin_layer
+from posegrad.optim.conjugate_gradients import ConjugateGradients as ConjugateGradients
 from posegrad.optim.constrained import ConstrainedSolution as ConstrainedSolution
 from posegrad.optim.gauss_newton import Dogleg as Dogleg
 from posegrad.optim.gauss_newton import GaussNewton as GaussNewton
 from posegrad.optim.interior_point import InteriorPoint as InteriorPoint
+from posegrad.optim.lbfgs import LBFGS as LBFGS
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from posegrad.optim.newton import Newton as Newton
 from posegrad.optim.problem import Problem as Problem

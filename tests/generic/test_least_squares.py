@@ -204,3 +204,59 @@ def test_float32_in_float32_out() -> None:
     (gradient,) = torch.autograd.grad(loss_of(solution.variable).sum(), data)
     (wanted,) = torch.autograd.grad(loss_of(expected.variable).sum(), reference)
     torch.testing.assert_close(gradient, wanted.float(), rtol=1e-4, atol=1e-5)
+
+
+def _chain(x: Tensor, y: Tensor) -> Tensor:
+    """Neighbours that are tied to each other, and each to its datum by a curve."""
+    return torch.cat([x + 0.1 * x**3 - y, 0.7 * (x[:, 1:] - x[:, :-1])], -1)
+
+
+@pytest.mark.parametrize("loss", [None, pg.robust.SoftL1(0.5)])
+def test_conjugate_gradients_equal_the_dense_solver(loss: Any) -> None:
+    y = 2 * torch.randn(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start, results = torch.zeros(1, 40, dtype=torch.float64), []
+    for solver in (pg.LevenbergMarquardt(), pg.ConjugateGradients()):
+        leaf = y.clone().requires_grad_()
+        solution = pg.least_squares(_chain, start, leaf, solver=solver, loss=loss)
+        assert bool(solution.ok.all()), solution.describe()
+        results.append((solution, torch.autograd.grad(loss_of(solution.variable).sum(), leaf)[0]))
+    (dense, wanted), (free, gradient) = results
+    assert free.hessian.shape == (3, 0, 0)
+    torch.testing.assert_close(free.variable, dense.variable, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-10)
+
+
+def test_conjugate_gradients_in_many_dimensions_and_their_limits() -> None:
+    """A matrix of 20 000 x 20 000 would take 3.2 GB."""
+    y = torch.randn(
+        1, 20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
+    start = torch.zeros(1, 20_000, dtype=torch.float64)
+    solution = pg.least_squares(_chain, start, y, solver=pg.ConjugateGradients())
+    assert bool(solution.ok.all()), solution.describe()
+    (gradient,) = torch.autograd.grad(solution.variable[0, 500], y, create_graph=True)
+    with torch.no_grad():
+        shift = torch.zeros_like(y)
+        shift[0, 501] = 1e-3
+        ahead, back = (
+            pg.least_squares(_chain, start, y + s * shift, solver=pg.ConjugateGradients()).variable[0, 500]
+            for s in (1, -1)
+        )
+    torch.testing.assert_close(gradient[0, 501], (ahead - back) / 2e-3, rtol=1e-6, atol=0)
+    with pytest.raises(NotImplementedError, match="first derivatives"):
+        gradient.square().sum().backward()
+    with pytest.raises(ValueError, match="without max_gain"):
+        pg.least_squares(_chain, start, y, solver=pg.ConjugateGradients(), adjoint=pg.Unrolled())
+
+
+def test_a_bad_item_does_not_stop_conjugate_gradients() -> None:
+    y = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = torch.zeros(1, 10, dtype=torch.float64)
+    expected = pg.least_squares(_chain, start, y, solver=pg.ConjugateGradients()).variable
+    y[1, 3] = torch.nan
+    leaf = y.clone().requires_grad_()
+    solution = pg.least_squares(_chain, start, leaf, solver=pg.ConjugateGradients())
+    assert solution.status.tolist() == [0, pg.Status.NOT_FINITE, 0]
+    torch.testing.assert_close(solution.variable[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-13)
+    (gradient,) = torch.autograd.grad(solution.variable.sum(), leaf)
+    assert bool((gradient[1] == 0).all() & gradient.isfinite().all())

@@ -320,8 +320,9 @@ def test_a_bad_item_is_contained() -> None:
             torch.testing.assert_close(alone.variable[0], solution.variable[i], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("solver", [pg.Newton(), pg.LBFGS()], ids=["newton", "lbfgs"])
 @pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
-def test_newton_on_objectives_that_are_not_convex(adjoint: Any) -> None:
+def test_objectives_that_are_not_convex(adjoint: Any, solver: Any) -> None:
     def wells(x: Tensor, a: Tensor) -> Tensor:
         return (x.square() - a[:, :1]).square().sum(-1) + a[:, 1] * x.sum(-1) - 7
 
@@ -329,7 +330,7 @@ def test_newton_on_objectives_that_are_not_convex(adjoint: Any) -> None:
     start = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
 
     def solve(a: Tensor, adjoint: Any) -> Tensor:
-        solution = pg.minimise(wells, start, a, adjoint=adjoint)
+        solution = pg.minimise(wells, start, a, adjoint=adjoint, solver=solver)
         assert bool(solution.ok.all()), solution.describe()
         return solution.variable @ _V[:2]
 
@@ -342,3 +343,30 @@ def test_newton_on_objectives_that_are_not_convex(adjoint: Any) -> None:
 def test_newton_says_saddle_where_it_starts_on_one() -> None:
     solution = pg.minimise(lambda x, _: (x.square() - 1).square().sum(-1), torch.zeros(1, 2))
     assert solution.status.item() == Status.SADDLE
+
+
+@pytest.mark.parametrize("solver", [pg.LBFGS(), pg.ConjugateGradients()], ids=["lbfgs", "cg"])
+def test_other_solvers_equal_newton(solver: Any) -> None:
+    """On a manifold, from afar; Rosenbrock's valley among the coordinates."""
+
+    def objective(x: dict[str, Tensor], a: Tensor) -> Tensor:
+        z = x["plane"]
+        valley = 10 * (z[:, 1:] - z[:, :-1] ** 2).square().sum(-1) + (a - z[:, 0]).square()
+        return valley + (x["axis"] @ _V[:3]) * a - 5
+
+    start = {
+        "plane": torch.tensor([[-1.0, 1.5, 0.5]], dtype=torch.float64),
+        "axis": torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64),
+    }
+    a = torch.tensor([0.7, 1.2], dtype=torch.float64)
+    results = []
+    for used in (pg.Newton(), solver):
+        leaf = a.clone().requires_grad_()
+        solution = pg.minimise(objective, start, leaf, manifold={"axis": pg.manifolds.Sphere()}, solver=used)
+        assert bool(solution.ok.all()), solution.describe()
+        total = solution.variable["plane"].sum() + solution.variable["axis"][:, 0].sum()
+        results.append((solution.variable, torch.autograd.grad(total, leaf)[0]))
+    (expected, wanted), (actual, gradient) = results
+    torch.testing.assert_close(actual["plane"], expected["plane"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(actual["axis"], -_V[None, :3] / _V[:3].norm().expand(2, 1), rtol=0, atol=1e-9)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9)

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.generic.door import Batch, finite_items
+from posegrad.generic.problems import Fit
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
+from posegrad.optim.conjugate_gradients import ConjugateGradients, MatrixFree
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem
 from posegrad.optim.solution import Solution
@@ -41,6 +43,12 @@ def check_adjoint(adjoint: Any) -> None:
 def solve(problem: Problem, item: Batch, args: Args, solver: Solver, adjoint: Adjoint) -> Solution:
     """The minima, with gradients for ``args``, in the user's dtype."""
     hints = Hints(item.start, item.verdict)
+    if isinstance(solver, ConjugateGradients):
+        if isinstance(adjoint, Unrolled) or adjoint.max_gain is not None:
+            raise ValueError(
+                f"adjoint: got {adjoint!r} with pg.ConjugateGradients(), expected pg.Implicit() without max_gain"
+            )
+        problem = MatrixFree(problem, solver, squares=isinstance(problem, Fit))
     if isinstance(adjoint, Unrolled):
         solution = _unrolled(problem, solver, args, hints)
     else:

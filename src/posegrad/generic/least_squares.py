@@ -12,6 +12,7 @@ from posegrad.generic.problems import Fit, Given
 from posegrad.manifolds import Manifold
 from posegrad.optim.adjoint import Adjoint, Implicit
 from posegrad.optim.compiling import uncompiled
+from posegrad.optim.conjugate_gradients import ConjugateGradients
 from posegrad.optim.gauss_newton import Dogleg, GaussNewton
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.solution import Solution
@@ -27,7 +28,7 @@ def least_squares(
     manifold: Manifold | Any = None,
     loss: RobustLoss | None = None,
     jacobian: Callable[[Any, Any], Float[Tensor, "B *M D"]] | None = None,
-    solver: LevenbergMarquardt | GaussNewton | Dogleg = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    solver: LevenbergMarquardt | GaussNewton | Dogleg | ConjugateGradients = LevenbergMarquardt(),  # noqa: B008 (frozen)
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
 ) -> Solution:
     """Solve a batch of nonlinear least-squares problems from a start, with exact gradients for ``args``.
@@ -52,7 +53,8 @@ def least_squares(
         jacobian: the residual's derivative by the manifold's tangent, (B, M, D) or (B, N, K, D), of the same
             arguments, where it is cheaper than automatic differentiation. The end of the solve and the gradient take
             the exact Hessian of the residual in any case.
-        solver: ``LevenbergMarquardt()``, ``GaussNewton()`` or ``Dogleg()``.
+        solver: ``LevenbergMarquardt()``, ``GaussNewton()`` or ``Dogleg()``; for hundreds of dimensions and more
+            ``ConjugateGradients()``, which makes no matrix.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
 
     Returns:
@@ -81,9 +83,10 @@ def least_squares(
     check_function("residual", residual)
     if jacobian is not None:
         check_function("jacobian", jacobian)
-    if not isinstance(solver, LevenbergMarquardt | GaussNewton | Dogleg):
+    if not isinstance(solver, LevenbergMarquardt | GaussNewton | Dogleg | ConjugateGradients):
         raise TypeError(
-            f"solver: got {solver!r}, expected pg.LevenbergMarquardt(...), pg.GaussNewton(...) or pg.Dogleg(...)"
+            f"solver: got {solver!r}, expected pg.LevenbergMarquardt(...), pg.GaussNewton(...), pg.Dogleg(...) or "
+            "pg.ConjugateGradients(...)"
         )
     check_adjoint(adjoint)
     item = admit(init, args, manifold, loss)

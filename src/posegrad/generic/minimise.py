@@ -16,9 +16,11 @@ from posegrad.manifolds import Manifold
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
 from posegrad.optim.compiling import uncompiled
+from posegrad.optim.conjugate_gradients import ConjugateGradients
 from posegrad.optim.constrained import Units, answer, unrolled
 from posegrad.optim.interior_point import InteriorPoint
 from posegrad.optim.lagrangian import Lagrangian
+from posegrad.optim.lbfgs import LBFGS
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.newton import Newton
 from posegrad.optim.problem import Args
@@ -34,7 +36,7 @@ def minimise(
     manifold: Manifold | Any = None,
     equality: Callable[[Any, Any], Float[Tensor, "B P"]] | None = None,
     inequality: Callable[[Any, Any], Float[Tensor, "B Q"]] | None = None,
-    solver: Newton | InteriorPoint | None = None,
+    solver: Newton | LBFGS | ConjugateGradients | InteriorPoint | None = None,
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
 ) -> Solution:
     """Minimise a batch of objectives from a start, under constraints or not, with exact gradients for ``args``.
@@ -55,7 +57,8 @@ def minimise(
             says the same.
         equality: h, ``equality(variable, args)`` -> (B, P), zero at the answer.
         inequality: g, ``inequality(variable, args)`` -> (B, Q), at most zero at the answer.
-        solver: ``Newton()``, the default without constraints, or ``InteriorPoint()``, the default with them.
+        solver: without constraints ``Newton()``, the default, ``LBFGS()``, or ``ConjugateGradients()``, which makes no
+            matrix; with them ``InteriorPoint()``.
         adjoint: ``Implicit()`` or ``Unrolled()``. With constraints the latter unrolls the Newton steps on the
             conditions of the active set, from the start that the interior-point method found.
 
@@ -100,20 +103,26 @@ def minimise(
 
 
 def _usable(
-    solver: Newton | InteriorPoint | None, adjoint: Any, *, constrained: bool
-) -> Newton | InteriorPoint:
+    solver: Newton | LBFGS | ConjugateGradients | InteriorPoint | None, adjoint: Any, *, constrained: bool
+) -> Newton | LBFGS | ConjugateGradients | InteriorPoint:
     """The solver, or the default; raises for what does not fit."""
-    wanted = InteriorPoint if constrained else Newton
-    if solver is not None and not isinstance(solver, wanted):
-        why = "with constraints" if constrained else "without constraints"
-        raise TypeError(f"solver: got {solver!r}, expected pg.{wanted.__name__}(...) {why}")
+    fits = InteriorPoint if constrained else Newton | LBFGS | ConjugateGradients
+    if solver is not None and not isinstance(solver, fits):
+        wanted = (
+            "pg.InteriorPoint(...) with"
+            if constrained
+            else "pg.Newton(...), pg.LBFGS(...) or another without"
+        )
+        raise TypeError(f"solver: got {solver!r}, expected {wanted} constraints")
     check_adjoint(adjoint)
     if isinstance(adjoint, Implicit) and (adjoint.hessian != "exact" or adjoint.max_gain is not None):
         raise ValueError(
             f"adjoint: got {adjoint!r}, expected pg.Implicit() or pg.Unrolled(): an objective that is no sum of "
             "squares has no Gauss-Newton matrix"
         )
-    return wanted() if solver is None else solver
+    if solver is None:
+        return InteriorPoint() if constrained else Newton()
+    return solver
 
 
 def _solve(problem: Lagrangian, solver: InteriorPoint, args: Args, hints: Hints) -> Solution:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posegrad.optim.compose import Scaled
+from posegrad.optim.conjugate_gradients import MatrixFree
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 
@@ -34,6 +35,8 @@ def unit_of(problem: Problem, variable: Variable, model: Quadratic) -> Float[Ten
 
 def minimise_in_units(problem: Problem, start: Variable, args: Args, solver: Solver) -> Solution:
     """What the solver makes of the problem measured in :func:`unit_of` the start; the answer in the user's units."""
+    if isinstance(problem, MatrixFree):  # it has units of its own, made without a matrix
+        return solver.minimise(problem, start, args)
     model = problem.quadratic(start, args, exact=False)
     unit = unit_of(problem, start, model)
     found = solver.minimise(Scaled(problem, known=(start, model)), start, (args, 1 / unit))
