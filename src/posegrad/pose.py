@@ -94,6 +94,8 @@ class Pose:
 
     def act(self, points: Float[Tensor, "*batch N 3"]) -> Float[Tensor, "*batch N 3"]:
         """Transform points (..., N, 3): ``R x + t``; batch dimensions broadcast."""
+        if self.R.dtype == points.dtype == torch.float64:  # which autocast leaves alone; four times as quick
+            return points @ self.R.mT + self.t[..., None, :]
         return _times(self.R[..., None, :, :], points) + self.t[..., None, :]
 
     def inverse(self) -> "Pose":

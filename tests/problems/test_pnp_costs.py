@@ -55,7 +55,16 @@ def _weights(kind: str, batch: int, points: int) -> Tensor:
     return {"numbers": axes[..., 0], "axes": axes, "matrices": W}[kind].clone()
 
 
-def _check(camera_name: str, loss_name: str, kind: str, *, batch: int, points: int, seed: int) -> None:
+def _check(
+    camera_name: str,
+    loss_name: str,
+    kind: str,
+    *,
+    batch: int,
+    points: int,
+    seed: int,
+    adjoint: pg.Implicit | pg.Unrolled = pg.Implicit(),  # noqa: B008 (frozen)
+) -> None:
     model, loss = pg.cameras.MODELS[camera_name], LOSSES[loss_name]
     scene = random_scene(batch, points, seed=seed)
     params = torch.tensor(CAMERAS[camera_name], dtype=torch.float64).expand(batch, -1)
@@ -69,17 +78,21 @@ def _check(camera_name: str, loss_name: str, kind: str, *, batch: int, points: i
         "distortion": params[:, model.num_pixel_params :],
     } | {f.name: getattr(loss, f.name).expand(batch) for f in dataclasses.fields(loss)}
 
-    def solve(values: dict[str, Tensor], init: pg.Pose) -> pg.PnPSolution:
+    def solve(
+        values: dict[str, Tensor],
+        init: pg.Pose,
+        adjoint: pg.Implicit | pg.Unrolled = pg.Implicit(),  # noqa: B008 (frozen)
+    ) -> pg.PnPSolution:
         parameters = {f.name: values[f.name] for f in dataclasses.fields(loss)}
         solution = pg.solve_pnp(
             values["points2d"], values["points3d"], model(torch.cat([values["pixels"], values["distortion"]], -1)),
-            weights=values["weights"], loss=type(loss)(**parameters), init=init,
+            weights=values["weights"], loss=type(loss)(**parameters), init=init, adjoint=adjoint,
         )  # fmt: skip
         assert bool(solution.ok.all()), solution.describe()
         return solution
 
     leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
-    solution = solve(leaves, scene.pose)
+    solution = solve(leaves, scene.pose, adjoint)
     base = solution.pose.detach()
     gradients = torch.autograd.grad(_readout(solution).sum(), list(leaves.values()), materialize_grads=True)
     smooth = torch.ones(batch, dtype=torch.bool)
@@ -125,6 +138,11 @@ def _as_matrices(weights: Tensor) -> Tensor:
 @pytest.mark.parametrize(("camera", "loss", "kind"), _PAIRWISE)
 def test_gradient_equals_re_solving(camera: str, loss: str, kind: str) -> None:
     _check(camera, loss, kind, batch=3, points=7, seed=1)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_unrolled_gradient_equals_re_solving(loss: str) -> None:
+    _check("SIMPLE_RADIAL", loss, "matrices", batch=3, points=7, seed=1, adjoint=pg.Unrolled())
 
 
 @pytest.mark.exhaustive

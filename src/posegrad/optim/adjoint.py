@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from posegrad import _pytree
 from posegrad.optim import batch
-from posegrad.optim.linear import equilibrate
+from posegrad.optim.linear import solve_symmetric
 from posegrad.optim.problem import Args, Problem, Variable
 
 
@@ -98,8 +98,8 @@ def implicit_gradient(
     fine = once and batch.questions_are_cheap(ok.device) and bool(ok.all())
     if size and not fine:
         donor = ok.to(torch.uint8).argmax(0, keepdim=True)
-        leaves = [_harmless(leaf, ok, donor) for leaf in leaves]
-        variable = _pytree.tree_map(lambda leaf: _harmless(leaf, ok, donor), variable)
+        leaves = [harmless(leaf, ok, donor) for leaf in leaves]
+        variable = _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), variable)
         cotangent = batch.where(ok, cotangent, _pytree.tree_map(torch.zeros_like, cotangent))
     v = problem.pullback(variable, cotangent)
     args = _pytree.unflatten(arg_structure, leaves)
@@ -141,8 +141,8 @@ def _pulled(
         return torch.autograd.grad(function(*inputs), inputs, cotangent, materialize_grads=True)
 
 
-def _harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
-    """Failed items replaced by a constant copy of one that is fine, if there is one; what is shared is kept."""
+def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
+    """Failed items replaced by a constant copy of the ``donor``, one that is fine; what is shared is kept."""
     if leaf.shape[0] != ok.shape[0]:
         return leaf
     return batch.where(ok, leaf, leaf.detach().index_select(0, donor))
@@ -159,21 +159,15 @@ def tangent_response(
 ) -> Float[Tensor, "B D"]:
     """Solve ``H u = v`` at the minimum; u = 0 where not ok, whatever v is there. The exact H may be given."""
     exact = adjoint.hessian == "exact"
-    H = hessian if exact and hessian is not None else problem.quadratic(variable, args, exact=exact).hessian
     v = torch.where(ok[:, None], v, torch.zeros_like(v))
-    u = _solve(H, v, ok)
+    if exact and hessian is not None:
+        u = solve_symmetric(hessian, v, ok)
+    else:
+        u = problem.solve_hessian(variable, args, v, ok, exact=exact)
     if adjoint.max_gain is None:
         return u
-    A = problem.quadratic(variable, args, exact=False).hessian if exact else H
+    A = problem.quadratic(variable, args, exact=False).hessian
     response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
-    reference = (v * _solve(A, v, ok)).sum(-1)
+    reference = (v * solve_symmetric(A, v, ok)).sum(-1)
     excess = (response / (adjoint.max_gain**2 * reference).clamp(min=torch.finfo(v.dtype).tiny)).detach()
     return u * excess.clamp(min=1).rsqrt()[:, None]
-
-
-def _solve(H: Tensor, v: Tensor, ok: Tensor) -> Tensor:
-    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
-    scaled, scale = equilibrate(torch.where(ok[:, None, None], H, eye))
-    # not linalg.solve, whose forward derivative holds its factors constant, so that it is wrong when differentiated
-    # again; nor lu_solve, which is wrong under two vmaps (torch 2.14)
-    return scale * (torch.linalg.inv_ex(scaled)[0] @ (scale * v)[..., None]).squeeze(-1)

@@ -9,11 +9,15 @@ from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.compiling import uncompiled
-from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
+from posegrad.optim.constrained import Units, answer, from_point
+from posegrad.optim.constrained import polish as to_the_limit
+from posegrad.optim.lagrangian import Lagrangian
+from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
+from posegrad.optim.units import minimise_in_units
 
 
 def argmin_layer(
@@ -33,12 +37,13 @@ def argmin_layer(
         solve: maps ``args`` (a pytree of tensors, detached) to the minimiser: a tensor or pytree with the batch
             as leading dimension. May leave torch (OpenCV, SciPy, ...). Reads nothing that is differentiated or
             mapped but from ``args``; under ``torch.func.vmap`` it gets all mapped items as one larger batch.
-        problem: the residual, retraction and dimension of what ``solve`` minimises.
+        problem: what ``solve`` minimises: made of functions by :func:`posegrad.residual_problem` or, constraints
+            included, by :func:`posegrad.objective_problem`; :class:`posegrad.ReprojectionProblem`; or your own.
         adjoint: the implicit gradient's settings.
         polish: settings of the polishing steps.
 
     Returns:
-        A function from ``args`` to a :class:`Solution`.
+        A function from ``args`` to a :class:`Solution`; under constraints to a :class:`ConstrainedSolution`.
 
     Reference: Gould et al., arXiv:1607.05447 (2016).
 
@@ -62,8 +67,12 @@ def argmin_layer(
 
     def solved(args: Args, _: None) -> Solution:
         start, finite = _checked(solve(args))
-        state = descend(problem, start, args, polish, max_steps=polish.max_steps)
-        solution = finish(problem, state, args, polish)
+        if isinstance(problem, Lagrangian):
+            units = Units.of(problem, start, args)
+            near = from_point(problem, start, args, units)
+            solution = to_the_limit(problem, near, args, units, max_steps=polish.max_steps, tolerance=None)
+        else:
+            solution = minimise_in_units(problem, start, args, polish)
         return replace(solution, status=torch.where(finite, solution.status, int(Status.NOT_FINITE)))
 
     @uncompiled
@@ -78,7 +87,10 @@ def argmin_layer(
                 )
         if not leaves:
             raise ValueError(f"args: got {args!r}, expected a pytree with at least one tensor")
-        return minimiser(solved, problem, adjoint, args)
+        found = minimiser(solved, problem, adjoint, args)
+        return (
+            answer(problem, found, found.variable.point, args) if isinstance(problem, Lagrangian) else found
+        )
 
     return layer
 

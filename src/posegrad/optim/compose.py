@@ -1,4 +1,4 @@
-"""Problems made of problems: the sum of several costs, and a cost on a subspace of its tangent."""
+"""Problems made of problems: the sum of several costs, a cost in other units, and one on a subspace of its tangent."""
 
 from typing import Any, NamedTuple
 
@@ -70,6 +70,60 @@ class Sum(Problem):
 
     def pullback(self, variable: Variable, cotangent: Variable) -> Float[Tensor, "B D"]:
         return self.problems[0].pullback(variable, cotangent)
+
+
+class Scaled(Problem):
+    """``factor f(x; args)``: the arguments are ``(args, factor)``, with factors (B,) > 0. The same minimiser.
+
+    Args:
+        problem: f.
+        known: a variable, and what ``problem.quadratic(..., exact=False)`` has said of it: it is not asked again.
+
+    >>> class Mean(Problem):
+    ...     dimension = 1
+    ...     def residual(self, variable, args):
+    ...         return variable - args
+    >>> Scaled(Mean()).cost(torch.tensor([[1.0]]), (torch.tensor([[0.0]]), torch.tensor([4.0])))
+    tensor([2.])
+    """
+
+    def __init__(self, problem: Problem, known: tuple[Variable, Quadratic] | None = None) -> None:
+        self.problem, self.known = problem, known
+
+    def zero(self, variable: Variable) -> Float[Tensor, "B D"]:
+        return self.problem.zero(variable)
+
+    def residual(self, variable: Variable, args: Args) -> Float[Tensor, "B M"]:
+        """The original's, times the root of the factor."""
+        return args[1].sqrt()[:, None] * self.problem.residual(variable, args[0])
+
+    def retract(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
+        return self.problem.retract(variable, delta)
+
+    def cost(self, variable: Variable, args: Args) -> Float[Tensor, " B"]:
+        return args[1] * self.problem.cost(variable, args[0])
+
+    def feasible(self, variable: Variable, args: Args) -> Bool[Tensor, " B"]:
+        return self.problem.feasible(variable, args[0])
+
+    def quadratic(self, variable: Variable, args: Args, *, exact: bool) -> Quadratic:
+        factor = args[1]
+        if self.known is not None and variable is self.known[0] and not exact:
+            model = self.known[1]
+        else:
+            model = self.problem.quadratic(variable, args[0], exact=exact)
+        return Quadratic(
+            factor * model.cost,
+            factor[:, None] * model.gradient,
+            factor[:, None, None] * model.hessian,
+            model.feasible,
+        )
+
+    def slope(self, variable: Variable, args: Args, direction: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+        return args[1] * self.problem.slope(variable, args[0], direction)
+
+    def pullback(self, variable: Variable, cotangent: Variable) -> Float[Tensor, "B D"]:
+        return self.problem.pullback(variable, cotangent)
 
 
 class Confined(NamedTuple):

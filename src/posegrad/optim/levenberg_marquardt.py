@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posegrad.optim import batch
 from posegrad.optim.linear import equilibrate, solve_damped
+from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
@@ -50,6 +51,10 @@ class LevenbergMarquardt:
             optional = name != "initial_damping"
             if not (value is None and optional) and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"LevenbergMarquardt.{name}: got {value!r}, expected a number > 0")
+
+    def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
+        """See :func:`minimise`."""
+        return minimise(problem, init, args, self)
 
 
 class State(NamedTuple):
@@ -120,35 +125,10 @@ def _hopeless(quadratic: Quadratic) -> Tensor:
 def _iterate(
     problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool, max_steps: int
 ) -> State:
-    """Steps until every item is done. Items that are done leave the work when that is asked for: at every step on
-    the CPU, at every fourth on other devices, where the question waits for all that is under way."""
-    every = 1 if batch.questions_are_cheap(state.done.device) else 4
-    work, work_args, members = state, args, None
-    for step in range(max_steps):
-        if step % every == 0:
-            left = _count(~work.done)
-            if left == 0:
-                break
-            if 4 * left <= 3 * work.done.shape[0] and batch.is_worth_dividing(work_args):
-                keep = work.done.to(torch.uint8).argsort(stable=True)[:left]  # nonzero would ask once more
-                state = work if members is None else batch.put(state, members, work)
-                members = keep if members is None else members[keep]
-                work, work_args = batch.take(work, keep), batch.take(args, members)
-        work = _step(problem, work, work_args, settings, exact=exact)
-    return work if members is None else batch.put(state, members, work)
+    def step(state: State, args: Args) -> State:
+        return _step(problem, state, args, settings, exact=exact)
 
-
-def _count(mask: Tensor) -> int:
-    """The one question that a solver asks."""
-    try:
-        return int(mask.sum())
-    except RuntimeError as error:
-        if "vmap" not in str(error):
-            raise
-        raise NotImplementedError(
-            "adjoint: pg.Unrolled() differentiates through the solver's steps, whose number depends on the data; "
-            "torch.func.vmap cannot pass there. Use pg.Implicit(), or batch dimensions in place of vmap"
-        ) from None
+    return iterate(step, state, args, max_steps=max_steps)
 
 
 def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquardt, *, exact: bool) -> State:
@@ -160,10 +140,8 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
     with torch.no_grad():
         eps, tiny = torch.finfo(old.cost.dtype).eps, torch.finfo(old.cost.dtype).tiny
         squared = (old.gradient * delta).sum(-1).neg().clamp(min=0)
-        decrement, root = (
-            squared.sqrt(),
-            old.cost.abs().sqrt(),
-        )  # a cost that is no sum of squares may be negative
+        # an objective that is no sum of squares may be negative
+        decrement, root = squared.sqrt(), old.cost.abs().sqrt()
         drop = old.cost - new.cost
         noise = 64 * eps * (root * (root + 1) + eps)
         # to a cost that is no finite number there is no drop that compares
@@ -176,7 +154,8 @@ def _step(problem: Problem, state: State, args: Args, settings: LevenbergMarquar
             growth = state.growth
             larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
         else:
-            slow = accepted & (drop < _SMALL_DECREASE * old.cost)
+            # a step that damping cut short says nothing about how close the minimum is
+            slow = accepted & (drop < _SMALL_DECREASE * old.cost) & (state.damping < 1)
             done = slow | (positive & (decrement <= _SMALL_DECREMENT * (1 + 2**0.5 * root)))
             predicted = 0.5 * (squared + state.damping * scaled.square().sum(-1)).clamp(min=tiny)
             smaller = state.damping * (1 - (2 * drop / predicted - 1) ** 3).clamp(min=0.1, max=2.0)

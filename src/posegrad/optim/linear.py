@@ -47,6 +47,17 @@ def solve_damped(
     return (scale * step).squeeze(-1), positive, step.squeeze(-1)
 
 
+def solve_symmetric(
+    H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"], ok: Bool[Tensor, " B"]
+) -> Float[Tensor, "B D"]:
+    """Solve ``H u = b`` for symmetric, regular H, differentiable to any order; where not ok ``u = b``."""
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    scaled, scale = equilibrate(torch.where(ok[:, None, None], H, eye))
+    # not linalg.solve, whose forward derivative holds its factors constant, so that it is wrong when differentiated
+    # again; nor lu_solve, which is wrong under two vmaps (torch 2.14)
+    return scale * (torch.linalg.inv_ex(scaled)[0] @ (scale * b)[..., None]).squeeze(-1)
+
+
 def inverse_positive(
     H: Float[Tensor, "*batch D D"],
 ) -> tuple[Float[Tensor, "*batch D D"], Bool[Tensor, "*batch"]]:

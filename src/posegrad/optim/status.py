@@ -27,7 +27,10 @@ class Status(IntEnum):
     BAD_WEIGHTS = 6, "A weight is negative: weights multiply the squared residual and must be >= 0."
     BAD_CAMERA = 7, "A camera parameter is out of its range (a focal length of zero): check them."
     NOT_FINITE = 8, "The input has a NaN or an infinity where it counts, or the answer overflows its dtype."
-    BAD_INIT = 9, "The rotation of the init is none (not orthonormal to 0.1, or a reflection): normalise it."
+    BAD_INIT = (
+        9,
+        "The init is not on its manifold (a rotation not orthonormal to 0.1, or a reflection): normalise it.",
+    )
     BAD_LOSS = 10, "A parameter of the robust loss is out of its range (a scale that is not > 0): check it."
     BAD_PRIOR = 11, "The prior's information is not positive semi-definite, or its mean no pose: check them."
     BAD_CONSTRAINT = (
@@ -35,3 +38,17 @@ class Status(IntEnum):
         "A constraint holds no rotation, a direction of length zero or a number that is not finite.",
     )
     NO_OTHER = 13, "There is no further minimum: fewer were found than were asked for."
+    NO_FEASIBLE_POINT = (
+        14,
+        "No point that satisfies the constraints was found: check them, or start elsewhere.",
+    )
+    DEPENDENT_CONSTRAINTS = (
+        15,
+        "The gradients of the active constraints are linearly dependent, so the multipliers are not determined: drop "
+        "what repeats another.",
+    )
+    WEAKLY_ACTIVE = (
+        16,
+        "A constraint is active with a multiplier of zero: the answer is a minimum, but it has different gradients to "
+        "either side.",
+    )

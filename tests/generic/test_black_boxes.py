@@ -1,0 +1,110 @@
+"""Solvers of constrained problems wrapped into layers: quadratic programs by quadprog, as in OptNet."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import quadprog
+import torch
+from torch import Tensor
+
+import posegrad as pg
+from posegrad import Status
+from posegrad.testing import central_difference, relative_error
+
+from .test_minimise import _program, _program_data
+
+
+def _quadprog(args: tuple[Tensor, ...]) -> Tensor:
+    answers = []
+    for Q, p, A, b, G, h in zip(*(value.numpy() for value in args), strict=True):
+        C, d = np.concatenate([A, -G]), np.concatenate([b, -h])
+        answers.append(quadprog.solve_qp(Q, -p, C.T, d, len(A))[0])
+    return torch.from_numpy(np.stack(answers))
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    return (matrix @ x[..., None]).squeeze(-1)
+
+
+_PROGRAM = pg.objective_problem(
+    lambda x, a: 0.5 * (x * _times(a[0], x)).sum(-1) + (a[1] * x).sum(-1),
+    equality=lambda x, a: _times(a[2], x) - a[3],
+    inequality=lambda x, a: _times(a[4], x) - a[5],
+)
+_V = torch.tensor([0.7, -0.4, 1.1, 0.3], dtype=torch.float64)
+
+
+def test_gradients_of_quadprog_by_all_of_its_data() -> None:
+    data = _program_data(3)
+    leaves = [value.clone().requires_grad_() for value in data]
+    layer = pg.argmin_layer(_quadprog, _PROGRAM)
+    solution = layer(tuple(leaves))
+    assert isinstance(solution, pg.ConstrainedSolution)
+    assert bool(solution.ok.all()), solution.describe()
+    own = _program(data)
+    torch.testing.assert_close(solution.variable, own.variable, rtol=0, atol=1e-12)
+    assert torch.equal(solution.active, own.active)  # type: ignore[attr-defined]
+    torch.testing.assert_close(
+        solution.inequality_multipliers,
+        own.inequality_multipliers,  # type: ignore[attr-defined]
+        rtol=0,
+        atol=1e-11,
+    )
+    gradients = torch.autograd.grad((solution.variable @ _V).sum(), leaves)
+    for number, gradient in enumerate(gradients):
+
+        def resolved(value: Tensor, number: int = number) -> Tensor:
+            args = [other.repeat_interleave(len(value) // 3, 0) for other in data]
+            args[number] = value
+            return _quadprog(tuple(args)) @ _V
+
+        if number == 0:  # quadprog reads one triangle of Q, the layer both
+            gradient = gradient + gradient.mT
+            expected = central_difference(lambda Q: resolved(0.5 * (Q + Q.mT)), data[0], 1e-3)
+            expected = expected + expected.mT
+        else:
+            expected = central_difference(resolved, data[number], 1e-3)
+        assert relative_error(gradient, expected, 1e-2).max() < 1e-7, number
+
+
+def test_a_solver_that_stops_early_is_polished() -> None:
+    data = _program_data(3)
+    exact = _quadprog(data)
+    layer = pg.argmin_layer(lambda args: exact + 1e-6 * torch.linspace(-1, 1, 4).double(), _PROGRAM)
+    solution = layer(data)
+    assert bool(solution.ok.all()), solution.describe()
+    torch.testing.assert_close(solution.variable, exact, rtol=0, atol=1e-12)
+
+
+def test_an_answer_that_is_none_is_flagged() -> None:
+    data = tuple(value.clone().requires_grad_() for value in _program_data(3))
+
+    def wrong(args: tuple[Tensor, ...]) -> Tensor:
+        x = _quadprog(args)
+        x[0, 0] = torch.nan
+        x[1] += 3.0
+        return x
+
+    solution = pg.argmin_layer(wrong, _PROGRAM)(data)
+    assert solution.status[0] == Status.NOT_FINITE
+    assert solution.status[1] not in (Status.NOT_FINITE, Status.CONVERGED)
+    assert solution.status[2] == Status.CONVERGED
+    (gradient,) = torch.autograd.grad(solution.variable.sum(), data[1])
+    assert bool((gradient[:2] == 0).all() & gradient.isfinite().all() & (gradient[2] != 0).any())
+
+
+def test_the_sudoku_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parents[2] / "examples" / "sudoku.py"
+    spec = importlib.util.spec_from_file_location("sudoku", path)
+    assert spec is not None
+    assert spec.loader is not None
+    sudoku = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sudoku)
+    monkeypatch.setattr(sys, "argv", ["sudoku.py", "--steps", "0", "--batch", "2"])
+    sudoku.main()
+    printed = capsys.readouterr().out
+    assert "864 puzzles to learn from, 288 of other boards" in printed
+    assert "differentiable 1.00" in printed

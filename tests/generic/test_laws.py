@@ -1,0 +1,141 @@
+"""Items never depend on each other; a bad one gets a status, a finite answer and a zero gradient; bad calls raise."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import posegrad as pg
+from posegrad import Status, _pytree
+
+from .samples import SAMPLES, loss_of
+
+_NAN, _INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+@pytest.mark.parametrize("solver", [pg.LevenbergMarquardt(), pg.GaussNewton(), pg.Dogleg()])
+@pytest.mark.parametrize("name", ["so3", "product", "positive"])
+def test_a_bad_item_is_contained(name: str, solver: Any, adjoint: Any) -> None:
+    sample = SAMPLES[name]
+    init = _pytree.tree_map(lambda leaf: torch.cat([leaf, leaf]).clone(), sample.init)
+    data = torch.cat([sample.data, sample.data])
+    options = {"manifold": sample.manifold, "solver": solver, "adjoint": adjoint}
+
+    def run(init: Any, data: Tensor) -> tuple[pg.Solution, Tensor]:
+        leaf = data.clone().requires_grad_()
+        solution = pg.least_squares(sample.residual, init, leaf, **options)
+        return solution, torch.autograd.grad(loss_of(solution.variable).sum(), leaf)[0]
+
+    clean, expected = run(init, data)
+    data[1, 2] = _NAN
+    data[2, 0] = _INF
+    _pytree.flatten(init)[0][0][3].fill_(_NAN)
+    solution, gradient = run(init, data)
+    assert solution.status.tolist() == [0, Status.NOT_FINITE, Status.NOT_FINITE, Status.NOT_FINITE]
+    for leaf, wanted in zip(_pytree.flatten(solution)[0], _pytree.flatten(clean)[0], strict=True):
+        assert bool(leaf.isfinite().all())
+        torch.testing.assert_close(leaf[:1], wanted[:1], rtol=1e-12, atol=1e-13)
+    assert bool((gradient[1:] == 0).all())
+    torch.testing.assert_close(gradient[:1], expected[:1], rtol=1e-12, atol=1e-14)
+
+
+def test_starts_off_the_manifold_are_a_status() -> None:
+    for name, bad in (("so3", -1.0), ("sphere", 2.0), ("positive", -1.0)):
+        sample = SAMPLES[name]
+        init = torch.cat([sample.init, bad * sample.init])
+        solution = pg.least_squares(
+            sample.residual, init, torch.cat([sample.data, sample.data]), manifold=sample.manifold
+        )
+        assert solution.status.tolist() == [0, 0, Status.BAD_INIT, Status.BAD_INIT], name
+        assert bool(solution.variable.isfinite().all())
+
+
+def test_starts_near_the_manifold_are_put_on_it() -> None:
+    for name, factor in (("so3", 1.01), ("sphere", 1.05)):
+        sample = SAMPLES[name]
+        expected = sample.solve(sample.data)
+        actual = pg.least_squares(
+            sample.residual, factor * sample.init, sample.data, manifold=sample.manifold
+        )
+        torch.testing.assert_close(actual.variable, expected.variable, rtol=0, atol=1e-11)
+
+
+def test_other_statuses() -> None:
+    sample = SAMPLES["euclidean"]
+    assert sample.solve(sample.data, solver=pg.GaussNewton(max_steps=1)).status.tolist() == [1, 1]
+    loss = pg.robust.Huber(torch.tensor([-1.0, 1.0]))
+    assert sample.solve(sample.data, loss=loss).status.tolist() == [Status.BAD_LOSS, 0]
+    flat = pg.least_squares(lambda x, y: x[:, :1] - y[:, :1], sample.init, sample.data)
+    assert flat.status.tolist() == [Status.DEGENERATE] * 2
+    nowhere = pg.least_squares(lambda x, y: (x - 2).log(), torch.ones(2, 2))
+    assert nowhere.status.tolist() == [Status.INFEASIBLE] * 2
+
+
+def test_steps_never_lead_where_the_residual_is_not_defined() -> None:
+    """A Gauss-Newton step from here ends at a negative number, whose logarithm is NaN."""
+
+    def residual(x: Tensor, y: Tensor) -> Tensor:
+        return x.log() - y
+
+    y = torch.tensor([[-5.0], [2.0]], dtype=torch.float64)
+    for solver in (pg.LevenbergMarquardt(), pg.GaussNewton(), pg.Dogleg()):
+        solution = pg.least_squares(residual, torch.full((1, 1), 20.0).double(), y, solver=solver)
+        assert bool(solution.ok.all())
+        torch.testing.assert_close(solution.variable, y.exp(), rtol=1e-12, atol=0)
+
+
+def test_an_empty_batch() -> None:
+    for name in ("euclidean", "product"):
+        sample = SAMPLES[name]
+        init = _pytree.tree_map(lambda leaf: leaf[:0], sample.init)
+        data = sample.data[:0].clone().requires_grad_()
+        solution = pg.least_squares(sample.residual, init, data, manifold=sample.manifold)
+        assert solution.status.shape == (0,)
+        assert torch.autograd.grad(loss_of(solution.variable).sum(), data)[0].shape == data.shape
+
+
+def test_nothing_to_depend_on() -> None:
+    solution = pg.least_squares(lambda x, _: x - 3, torch.zeros(2, 1))
+    assert solution.variable.flatten().tolist() == [3.0, 3.0]
+    solution = pg.minimise(lambda x, _: (x - 3).square().sum(-1), torch.zeros(2, 1))
+    assert solution.variable.flatten().tolist() == [3.0, 3.0]
+
+
+_X, _Y = torch.ones(2, 2), torch.ones(2, 6)
+_R = SAMPLES["euclidean"].residual
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "call"),
+    [
+        (TypeError, "residual: got Tensor", lambda: pg.least_squares(_X, _X, _Y)),
+        (TypeError, "residual: returned tuple", lambda: pg.least_squares(lambda x, y: (x, y), _X, _Y)),
+        (ValueError, r"residual: returned shape \(2,\)", lambda: pg.least_squares(lambda x, y: x.sum(-1), _X, _Y)),
+        (ValueError, r"in a batch of 2", lambda: pg.least_squares(_R, _X, torch.ones(3, 6))),
+        (ValueError, "without dimensions", lambda: pg.least_squares(_R, _X, (_Y, torch.tensor(1.0)))),
+        (TypeError, "args: got a float", lambda: pg.least_squares(_R, _X, (_Y, 1.0))),
+        (TypeError, "init: got dtype torch.int64", lambda: pg.least_squares(_R, _X.long(), _Y)),
+        (TypeError, "init: got str", lambda: pg.least_squares(_R, "x", _Y)),
+        (TypeError, "loss: got float", lambda: pg.least_squares(_R, _X, _Y, loss=1.0)),
+        (ValueError, "loss: got a parameter of 3", lambda: pg.least_squares(
+            _R, _X, _Y, loss=pg.robust.Huber(torch.ones(3)))),
+        (TypeError, "solver: got 'lm'", lambda: pg.least_squares(_R, _X, _Y, solver="lm")),
+        (TypeError, "adjoint: got str", lambda: pg.least_squares(_R, _X, _Y, adjoint="implicit")),
+        (ValueError, "SO3: got shape", lambda: pg.least_squares(_R, _X, _Y, manifold=pg.manifolds.SO3())),
+        (TypeError, "SE3: got Tensor", lambda: pg.least_squares(_R, _X, _Y, manifold=pg.manifolds.SE3())),
+        (ValueError, "manifold: got", lambda: pg.least_squares(_R, {"a": _X}, _Y, manifold={"b": None})),
+        (ValueError, "GaussNewton.max_steps: got 0", lambda: pg.GaussNewton(max_steps=0)),
+        (TypeError, r"expected pg.InteriorPoint\(...\) with constraints", lambda: pg.minimise(
+            _R, _X, _Y, equality=_R, solver=pg.Newton())),
+        (ValueError, r"objective: returned shape \(2, 2\)", lambda: pg.minimise(lambda x, y: x, _X, _Y)),
+        (ValueError, r"equality: returned shape \(2,\)", lambda: pg.minimise(
+            lambda x, y: x.sum(-1), _X, _Y, equality=lambda x, y: x.sum(-1))),
+        (ValueError, "no Gauss-Newton matrix", lambda: pg.minimise(
+            _R, _X, _Y, adjoint=pg.Implicit(hessian="gauss_newton"))),
+    ],
+)  # fmt: skip
+def test_wrong_calls_are_named(error: type[Exception], match: str, call: Any) -> None:
+    with pytest.raises(error, match=match):
+        call()
