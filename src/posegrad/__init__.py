@@ -20,6 +20,8 @@ from posegrad.optim.solution import Solution as Solution
 from posegrad.optim.solution import masked_mean as masked_mean
 from posegrad.optim.status import Status as Status
 from posegrad.pose import Pose as Pose
+from posegrad.problems.calibration import CalibrationSolution as CalibrationSolution
+from posegrad.problems.calibration import calibrate_camera as calibrate_camera
 from posegrad.problems.constraints import PoseConstraint as PoseConstraint
 from posegrad.problems.pnp import PnP as PnP
 from posegrad.problems.pnp import PnPSolution as PnPSolution

@@ -30,6 +30,19 @@ class Arrow(NamedTuple):
             self.corner + torch.diag_embed(corner), self.cross, self.blocks + torch.diag_embed(blocks)
         )
 
+    def packed(self) -> Float[Tensor, "B F+VK F+K"]:
+        """In one tensor, of a size linear in V: the corner and zeros, then each block's ``[cross^T, block]``."""
+        F, K = self.cross.shape[-2:]
+        top = torch.nn.functional.pad(self.corner, (0, K))
+        return torch.cat([top, torch.cat([self.cross.mT, self.blocks], -1).flatten(1, 2)], 1)
+
+    @classmethod
+    def unpacked(cls, packed: Float[Tensor, "B F+VK F+K"], K: int) -> "Arrow":
+        """The inverse of :meth:`packed`."""
+        F = packed.shape[-1] - K
+        below = packed[:, F:].unflatten(1, (-1, K))
+        return cls(packed[:, :F, :F], below[..., :F].mT, below[..., F:])
+
     def dense(self) -> Float[Tensor, "B D D"]:
         """All of it, ``D = F + V K``."""
         size, V, F, K = self.cross.shape

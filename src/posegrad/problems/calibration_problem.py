@@ -35,14 +35,26 @@ class Calibrated(NamedTuple):
     used: Float[Tensor, "B V"]
 
 
+class CameraAndPose(NamedTuple):
+    """What a user gets of it."""
+
+    camera: Camera
+    pose: Pose
+
+
 class ArrowQuadratic(NamedTuple):
     """Second-order model of the cost, as :class:`posegrad.optim.problem.Quadratic`, but with an arrow for a matrix."""
 
-    cost: Float[Tensor, " B"]
+    view_cost: Float[Tensor, "B V"]
     by_params: Float[Tensor, "B F"]
     by_poses: Float[Tensor, "B V 6"]
     hessian: Arrow
     feasible: Bool[Tensor, " B"]
+
+    @property
+    def cost(self) -> Float[Tensor, " B"]:
+        """The minimised cost."""
+        return self.view_cost.sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,15 +123,22 @@ class Calibration(Problem):
         return (whitened * factor.detach().sqrt()[:, None]).reshape(variable.params.shape[0], -1)
 
     def cost(self, variable: Calibrated, args: Observations) -> Float[Tensor, " B"]:
-        points = self._points(variable, args)
-        residual = self._residual(variable, points)
-        value, _, _ = _rho(points.loss, (residual * weighting.apply(points.weights, residual)).sum(1))
-        return 0.5 * value.sum(-1).view(-1, self.num_views).sum(-1)
+        return self.view_costs(variable, args)[0].sum(-1)
 
     def feasible(self, variable: Calibrated, args: Observations) -> Bool[Tensor, " B"]:
+        return self.view_costs(variable, args)[1].all(-1)
+
+    def view_costs(
+        self, variable: Calibrated, args: Observations
+    ) -> tuple[Float[Tensor, "B V"], Bool[Tensor, "B V"]]:
+        """Each view's share of the cost, and whether its points lie in the camera's field."""
         points = self._points(variable, args)
-        valid = self.camera(variable.params).project(_points_cam(points)).valid
-        return self._all(valid | (weighting.strength(points.weights) == 0))
+        projected = self.camera(variable.params).project(_points_cam(points))
+        residual = (projected.points2d - points.points2d).mT
+        value, _, _ = _rho(points.loss, (residual * weighting.apply(points.weights, residual)).sum(1))
+        valid = projected.valid | (weighting.strength(points.weights) == 0)
+        views = (-1, self.num_views)
+        return 0.5 * value.sum(-1).view(views), valid.all(-1).view(views)
 
     def quadratic(self, variable: Calibrated, args: Observations, *, exact: bool) -> Quadratic:
         model = self.arrow_quadratic(variable, args, exact=exact)
@@ -150,7 +169,7 @@ class Calibration(Problem):
         gradient = gradient.view(-1, views, gradient.shape[-1])
         idle = (1 - variable.used)[..., None, None] * torch.eye(6, dtype=hessian.dtype, device=hessian.device)
         return ArrowQuadratic(
-            cost=0.5 * rho.sum(-1).view(-1, views).sum(-1),
+            view_cost=0.5 * rho.sum(-1).view(-1, views),
             by_params=gradient[..., :count].sum(1),
             by_poses=gradient[..., count:],
             hessian=Arrow(
@@ -158,7 +177,7 @@ class Calibration(Problem):
                 cross=hessian[..., :count, count:],
                 blocks=hessian[..., count:, count:] + idle,
             ),
-            feasible=self._all(projected.valid | (weighting.strength(points.weights) == 0)),
+            feasible=(projected.valid | (weighting.strength(points.weights) == 0)).view(-1, views * rho.shape[-1]).all(-1),
         )
 
     def _jacobian(self, camera: Camera, points: "_Points", points_cam: Tensor) -> tuple[Any, Tensor]:
@@ -229,9 +248,6 @@ class Calibration(Problem):
 
     def _residual(self, variable: Calibrated, points: "_Points") -> Float[Tensor, "BV 2 N"]:
         return (self.camera(variable.params).project(_points_cam(points)).points2d - points.points2d).mT
-
-    def _all(self, valid: Bool[Tensor, "BV N"]) -> Bool[Tensor, " B"]:
-        return valid.all(-1).view(-1, self.num_views).all(-1)
 
 
 @functools.cache
