@@ -25,8 +25,9 @@ from posegrad.problems.pnp import solve_pnp
 
 # Without a closed form: how many starts are refined, and for how many steps before the best is chosen.
 _NUM_STARTS, _TRIAL_STEPS = 3, 15
-# A view is solved anew, alone, when its mean square is this many times the median view's, and above rounding.
-_ODD, _ODD_FLOOR = 9.0, 1e-10
+# A view is solved anew, alone, when its plane mirrored about the line of sight fits almost as well (its cost at most this
+# many times as high), or when its mean square is so many times the median view's and above rounding.
+_ALIKE, _ODD, _ODD_FLOOR = 9.0, 400.0, 1e-10
 # ... and gets the new pose when that lowers its cost to this part.
 _BETTER = 0.99
 
@@ -107,6 +108,8 @@ class Search:
         taken = torch.where(variable.used > 0, square, torch.nan)
         usual = taken.nanmedian(-1, keepdim=True).values
         odd = (variable.used > 0) & (square > _ODD * usual) & (square > _ODD_FLOOR)
+        mirrored, _ = problem.view_costs(variable._replace(pose=start.mirrored(variable.pose, args)), args)
+        odd = odd | ((variable.used > 0) & (mirrored < _ALIKE * state.model.view_cost))
         odd = odd | ((variable.used == 0) & (hints.admitted > 0))
         if batch.questions_are_cheap(odd.device) and not bool(odd.any()):
             return state

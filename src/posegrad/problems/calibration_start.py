@@ -46,6 +46,17 @@ def is_planar(args: Observations, admitted: Float[Tensor, "B V"]) -> Bool[Tensor
     return ((thickness < _THIN) | (admitted == 0)).all()
 
 
+def mirrored(pose: Pose, args: Observations) -> Pose:
+    """Poses (B, V) with the targets' planes mirrored about the lines of sight: from afar they look the same."""
+    weights = weighting.strength(args.weights.flatten(0, 1))
+    frame = plane_of(args.points3d.flatten(0, 1), weights).frame.view_as(pose.R)
+    sight = pose.t / pose.t.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-300)
+    axes = pose.R @ frame.mT
+    axes = axes - 2 * sight[..., :, None] * (sight[..., None, :] @ axes)
+    # a reflection has the wrong hand: the normal points the other way
+    return Pose(axes @ (frame * frame.new_tensor([1.0, 1.0, -1.0])[:, None]), pose.t)
+
+
 def from_planes(problem: Calibration, args: Observations, known: Known) -> Calibrated:
     """Zhang's start, for planes before a perspective camera: one for each calibration."""
     size, views = known.admitted.shape
