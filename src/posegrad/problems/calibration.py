@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -149,9 +149,24 @@ def calibrate_camera(
            dtype=torch.float64)
     """
     setting = Setting.of(model, image_size, fixed, init, solver, adjoint)
+    return CalibrationSolution(
+        **calibrated(points2d, points3d, setting, weights, mask, loss, noise, shared=shared)
+    )
+
+
+def calibrated(
+    points2d: Tensor,
+    points3d: Tensor,
+    setting: Setting,
+    weights: Tensor | None,
+    mask: Tensor | None,
+    loss: RobustLoss | None,
+    noise: float | Tensor | None,
+    *,
+    shared: bool,
+) -> dict[str, Any]:
+    """The fields of a :class:`CalibrationSolution`, for the problems that are one."""
     device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
         views = admit_views(points2d, points3d, setting, weights, mask, loss, shared=shared)
-        solution = minimum(views, setting)
-        fields = hand_back(views, setting, solution, noise)
-    return CalibrationSolution(**fields)
+        return hand_back(views, setting, minimum(views, setting), noise)

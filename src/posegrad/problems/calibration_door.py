@@ -35,6 +35,7 @@ class Setting:
     init: Camera | None
     solver: LevenbergMarquardt
     adjoint: Adjoint
+    search: bool  # for a start, rather than from the init
 
     @classmethod
     def of(
@@ -45,8 +46,10 @@ class Setting:
         init: Any,
         solver: Any,
         adjoint: Any,
+        *,
+        search: bool = False,
     ) -> "Setting":
-        """Checked."""
+        """Checked. With ``search`` an init only holds parameters, and the start is searched for."""
         model = _model(model)
         if not isinstance(solver, LevenbergMarquardt):
             raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
@@ -59,7 +62,7 @@ class Setting:
             raise TypeError(
                 f"init: got {kind}, expected a camera of the model {model.name} (pg.cameras.{model.__name__})"
             )
-        return cls(model, _free(model, fixed, init), _size(image_size), init, solver, adjoint)
+        return cls(model, _free(model, fixed, init), checked_size(image_size), init, solver, adjoint, search or init is None)
 
 
 def _model(model: Any) -> type[Camera]:
@@ -88,7 +91,8 @@ def _free(model: type[Camera], fixed: Any, init: Camera | None) -> tuple[int, ..
     return free
 
 
-def _size(image_size: Any) -> tuple[int, int]:
+def checked_size(image_size: Any) -> tuple[int, int]:
+    """Width and height, or an error."""
     try:
         width, height = (int(side) for side in image_size)
     except (TypeError, ValueError):

@@ -60,19 +60,22 @@ class Search:
         """The best minimum, and the start that led to it."""
         cheap = batch.questions_are_cheap(hints.verdict.device)
         known = start.Known(hints.params, hints.admitted)
-        quick = cheap and not self.from_init and not self.problem.model.wide
-        quick = quick and bool(start.is_planar(args, hints.admitted))
-        if quick:
-            first = start.from_planes(self.problem.unbounded(), args, known)
-            found = self._refined(first, args, hints)
-            if bool((found.status == int(Status.CONVERGED)).all()):
-                return first, self._judged(found, hints)
-        other = self._thorough(args, hints, known)
+        quick = cheap and not self.from_init and start.closed_form_suits(self.problem) and bool(start.is_planar(args, hints.admitted))
         if not quick:
-            return other, self._judged(self._refined(other, args, hints), hints)
-        again = self._refined(other, args, hints)
-        better = _preferred(again, found)
-        return batch.where(better, other, first), self._judged(batch.where(better, again, found), hints)
+            first = self._thorough(args, hints, known)
+            return first, self._judged(self._refined(first, args, hints), hints)
+        first = start.from_planes(self.problem.unbounded(), args, known)
+        found = self._refined(first, args, hints)
+        failed = (found.status != int(Status.CONVERGED)) & (hints.verdict == int(Status.CONVERGED))
+        if bool(failed.any()):
+            index = failed.nonzero().flatten()
+            args, known, some = (batch.take(tree, index) for tree in (args, known, hints))
+            other = self._thorough(args, some, known)
+            again = self._refined(other, args, some)
+            better = _preferred(again, batch.take(found, index))
+            first = batch.put(first, index, batch.where(better, other, batch.take(first, index)))
+            found = batch.put(found, index, batch.where(better, again, batch.take(found, index)))
+        return first, self._judged(found, hints)
 
     def _refined(self, first: Calibrated, args: Observations, hints: Hints) -> Solution:
         """The minimum near a start. The distortion's field is looked at in the end, and at every step where that
@@ -182,7 +185,7 @@ def minimum(views: Views, setting: Setting) -> Solution:
     # where there is no view at all, what is wrong with the worst
     verdict = torch.where(admitted.any(-1), int(Status.CONVERGED), views.status.amax(-1))
     hints = Hints(verdict, admitted.to(views.params), views.params)
-    search = Search(problem, setting.solver, setting.init is not None)
+    search = Search(problem, setting.solver, not setting.search)
     args = views.observations
     if isinstance(setting.adjoint, Implicit):
         return minimiser(search, problem, setting.adjoint, args, hints)

@@ -39,6 +39,11 @@ class Known(NamedTuple):
     admitted: Float[Tensor, "B V"]
 
 
+def closed_form_suits(problem: Calibration) -> bool:
+    """Whether the model is a perspective one that can start without distortion."""
+    return not problem.model.wide and problem.model.name not in _DISTORTIONS
+
+
 def is_planar(args: Observations, admitted: Float[Tensor, "B V"]) -> Bool[Tensor, ""]:
     """Whether all targets of all calibrations are planes."""
     weights = weighting.strength(args.weights.flatten(0, 1))
