@@ -102,7 +102,7 @@ def focal_from_homographies(
 
 
 def pose_from_homography(
-    H: Float[Tensor, "*batch 3 3"], focal: Float[Tensor, "*batch 2"], frame: Float[Tensor, "*batch 3 3"]
+    H: Float[Tensor, "*#batch 3 3"], focal: Float[Tensor, "*#batch 2"], frame: Float[Tensor, "*#batch 3 3"]
 ) -> Pose:
     """The pose of a plane in front of a camera of known focal lengths; H as in :func:`focal_from_homographies`.
 
