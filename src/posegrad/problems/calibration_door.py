@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from posegrad import _pytree
-from posegrad.cameras import MODELS, Camera
+from posegrad.cameras import MODELS, Camera, SkewPinhole
 from posegrad.minimal.homography import plane_of
 from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
@@ -135,9 +135,10 @@ def admit_views(
             f"points2d: got shape {tuple(points2d.shape)}, expected (..., V, N, 2) with the views in front; for one "
             "view use points2d[None]"
         )
-    names = setting.model.parameter_names
     if setting.init is None:
-        camera = setting.model(_neutral(setting, points2d))
+        # in the place of a camera without a field to compute
+        start = _neutral(setting, points2d)
+        camera: Camera = SkewPinhole(start.new_ones(5))
     else:
         camera = setting.init.detach()
         # one camera for all views of a calibration
@@ -162,9 +163,13 @@ def admit_views(
     data = neutral_data(data, status == int(Status.CONVERGED))
     observations = Observations(data.points2d, data.points3d, data.weights, data.loss)
     observations = _pytree.tree_map(lambda leaf: leaf.unflatten(0, (-1, views)), observations)
-    params = item.data.camera.in_units_of(scale).params.detach().view(-1, views, len(names))
-    usable = (status.view(-1, views) == int(Status.CONVERGED)).to(torch.uint8).argmax(1)
-    params = params[torch.arange(len(params), device=params.device), usable]
+    if setting.init is None:
+        pixel = torch.arange(len(start), device=start.device) < setting.model.num_pixel_params
+        params = torch.where(pixel, start / max(width, height), start).to(scale).expand(len(scale) // views, -1)
+    else:
+        params = item.data.camera.in_units_of(scale).params.detach().unflatten(0, (-1, views))
+        usable = (status.view(-1, views) == int(Status.CONVERGED)).to(torch.uint8).argmax(1)
+        params = params[torch.arange(len(params), device=params.device), usable]
     return Views(observations, item, units, status.view(-1, views), params, shape)
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
+from posegrad.cameras import Camera
 from posegrad.optim import arrow, batch
 from posegrad.optim.arrow import Arrow
 from posegrad.optim.solution import Solution
@@ -44,10 +45,12 @@ def hand_back(
         # a narrower dtype may overflow: the largest number then, not infinity
         return out(value.detach()).nan_to_num()
 
-    camera = setting.model(out(params))
+    solved = setting.model(params)
+    # the field of the distortion, which the camera carries along, is reshaped like all else
+    camera = _pytree.tree_map(out, solved)
     with torch.no_grad():
         cost_unit = views.units.cost[::count]
-        residuals, taking_part = _residuals(views, setting, params, pose, used)
+        residuals, taking_part = _residuals(views, solved, pose, used)
         square = residuals.square().sum(-1).sum(-1).view(-1, count)
         points = taking_part.sum(-1).view(-1, count)
         covariance, pose_covariance, schur = _covariances(
@@ -74,11 +77,11 @@ def hand_back(
 
 
 def _residuals(
-    views: Views, setting: Setting, params: Tensor, pose: Pose, used: Tensor
+    views: Views, camera: Camera, pose: Pose, used: Tensor
 ) -> tuple[Float[Tensor, "BV N 2"], Bool[Tensor, "BV N"]]:
     """In pixels, zero for points that do not take part, and which do."""
     data = views.item.data
-    camera = setting.model(params.detach()[:, None].expand(-1, views.num_views, -1).flatten(0, 1))
+    camera = batch.repeat(_pytree.tree_map(Tensor.detach, camera), views.num_views)
     residuals = camera.project(pose.detach().act(data.points3d)).points2d - data.points2d
     taking_part = (weighting.strength(data.weights) > 0) & used.flatten()[:, None]
     return torch.where(taking_part[..., None], residuals, 0.0), taking_part
