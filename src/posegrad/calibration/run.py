@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def _paths(images: tuple[Path, ...]) -> list[Path]:
     paths: list[Path] = []
     for path in images:
         if path.is_dir():
-            paths += sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+            paths += sorted((p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES), key=_by_number)
         elif path.exists():
             paths.append(path)
         else:
@@ -112,6 +113,12 @@ def _paths(images: tuple[Path, ...]) -> list[Path]:
         given = ", ".join(map(str, images)) or "none"
         raise RunError(f"no images: got {given}, expected image files or folders of them")
     return paths
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2.jpg before 10.jpg."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def _write(

@@ -164,6 +164,7 @@ class Calibration(Problem):
             if not plain:
                 pull = (J * weighted[:, :, None]).sum(1)
                 hessian = hessian + (2 * bend[:, None] * pull) @ pull.mT
+        valid = projected.valid | (weighting.strength(points.weights) == 0)
         count, views = len(self.free), self.num_views
         hessian = hessian.view(-1, views, *hessian.shape[1:])
         gradient = gradient.view(-1, views, gradient.shape[-1])
@@ -177,7 +178,7 @@ class Calibration(Problem):
                 cross=hessian[..., :count, count:],
                 blocks=hessian[..., count:, count:] + idle,
             ),
-            feasible=(projected.valid | (weighting.strength(points.weights) == 0)).view(-1, views * rho.shape[-1]).all(-1),
+            feasible=valid.all(-1).view(-1, views).all(-1),
         )
 
     def _jacobian(self, camera: Camera, points: "_Points", points_cam: Tensor) -> tuple[Any, Tensor]:

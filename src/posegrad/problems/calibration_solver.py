@@ -19,8 +19,11 @@ _SMALL_DECREASE, _SMALL_DECREMENT = 1e-2, 1e-6
 _MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e12, 1e-6
 # Rounding of a Schur complement, relative to the corner it is left of, in machine epsilons.
 _SINGULAR = 1024
-# A focal length is not determined where it is not this many of its standard deviations from zero.
-_SIGMAS = 2.0
+# A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than this
+# many image sides, or shorter than that part of one.
+_SIGMAS, _LONGEST = 2.0, 20.0
+# Steps that have not ended where the matrix is this near to singular went along a valley without a lowest point.
+_VALLEY = 1e-5
 
 
 class State(NamedTuple):
@@ -160,7 +163,8 @@ def judge(
     eps = torch.finfo(cost.dtype).eps
     singular = _SINGULAR * eps if settings.singular_below is None else settings.singular_below
     stationary = decrement <= 4 * _tolerance(settings, cost)
-    flat = (smallest.abs() < singular) | _focal_unknown(problem, variable, args, cost, inverse)
+    flat = (smallest.abs() < singular) | (~stationary & (smallest < _VALLEY))
+    flat = flat | _focal_unknown(problem, variable, args, cost, inverse)
     status = torch.full_like(state.steps, int(Status.MAX_STEPS))
     for where, value in (
         (stationary, Status.CONVERGED),
@@ -186,7 +190,7 @@ def _eye_like(matrix: Float[Tensor, "B F F"]) -> Float[Tensor, "F F"]:
 def noise_freedom(variable: Calibrated, weights: Tensor, num_free: int) -> tuple[Tensor, Tensor]:
     """How many residuals of positive weight there are, and how many unknowns (B,)."""
     used = variable.used > 0
-    strength = weighting.strength(weights.flatten(0, 1)).view(*used.shape, -1)
+    strength = weighting.strength(weights.flatten(0, 1)).view(*used.shape, weights.shape[2])
     residuals = 2 * ((strength > 0) & used[..., None]).sum((-1, -2))
     return residuals, num_free + 6 * used.sum(-1)
 
@@ -194,12 +198,14 @@ def noise_freedom(variable: Calibrated, weights: Tensor, num_free: int) -> tuple
 def _focal_unknown(
     problem: Calibration, variable: Calibrated, args: Observations, cost: Tensor, covariance: Tensor
 ) -> Bool[Tensor, " B"]:
-    """Where a free focal length is within two standard deviations of zero, or infinite: noise decides it then."""
+    """Where noise decides a free focal length: it is within two standard deviations of zero, or nearly infinite."""
     residuals, unknowns = noise_freedom(variable, args.weights, len(problem.free))
     variance = 2 * cost / (residuals - unknowns).clamp(min=1)
     unknown = residuals < unknowns
     for at, parameter in enumerate(problem.free):
         if parameter < problem.model.num_focal:
             deviation = variance * covariance[:, at, at]
-            unknown = unknown | (_SIGMAS**2 * deviation > variable.params[:, parameter].square())
+            square = variable.params[:, parameter].square()
+            beyond = (square > _LONGEST**2) | (square < _LONGEST**-2)
+            unknown = unknown | (_SIGMAS**2 * deviation > square) | beyond
     return unknown

@@ -37,7 +37,7 @@ def draw_residuals(
     cloud.set(xlim=(-limit, limit), ylim=(limit, -limit), aspect="equal", xlabel="x, px", ylabel="y, px")
     cloud.set_title(f"RMS {np.sqrt((norm**2).mean()):.3f} px", fontsize=9)
     cloud.grid(alpha=0.3)
-    figure.savefig(str(path))
+    figure.savefig(str(path), bbox_inches="tight")
 
 
 def draw_coverage(
@@ -68,4 +68,4 @@ def draw_coverage(
     below.bar(np.arange(len(tilts)), tilts, color=[f"C{view % 10}" for view in range(len(tilts))])
     below.set(xlabel="view", ylabel="tilt of the board, degrees")
     below.grid(alpha=0.3, axis="y")
-    figure.savefig(str(path))
+    figure.savefig(str(path), bbox_inches="tight")
