@@ -22,7 +22,9 @@ _EXTRA = (
     "trimesh",
 )
 _INSTALL = "pip install 'posegrad[train]'"
-_DESCRIPTION = "End-to-end object pose: train keypoint networks through PnP, evaluate them, calibrate cameras."
+_DESCRIPTION = (
+    "End-to-end object pose: train keypoint networks through PnP, evaluate them, calibrate cameras."
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:

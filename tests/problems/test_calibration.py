@@ -54,7 +54,9 @@ def test_the_cost_agrees_with_its_definition_and_its_derivatives() -> None:
     variable = Calibrated(
         camera.params[None] * 1.01, pg.Pose(scene.pose.R[None], scene.pose.t[None]), torch.ones(1, 3).double()
     )
-    weights = torch.diag_embed(torch.rand(1, 3, 6, 2, generator=torch.Generator().manual_seed(0)).double()) + 0.1
+    weights = (
+        torch.diag_embed(torch.rand(1, 3, 6, 2, generator=torch.Generator().manual_seed(0)).double()) + 0.1
+    )
     loss = pg.robust.Cauchy(torch.full((1, 3), 0.01, dtype=torch.float64))
     args = Observations(scene.points2d[None] / 500, scene.points3d.expand(1, 3, 6, 3), weights, loss)
     check_problem(problem, variable, args)
@@ -128,7 +130,11 @@ def test_calibrations_of_a_batch_do_not_influence_each_other() -> None:
     both = torch.stack([first.points2d, torch.full_like(first.points2d, torch.nan), second.points2d])
     both.requires_grad_()
     solution = pg.calibrate_camera(both, first.points3d, model="RADIAL", image_size=SIZE)
-    assert [pg.Status(code).name for code in solution.status.tolist()] == ["CONVERGED", "NOT_FINITE", "CONVERGED"]
+    assert [pg.Status(code).name for code in solution.status.tolist()] == [
+        "CONVERGED",
+        "NOT_FINITE",
+        "CONVERGED",
+    ]
     for index, other in ((0, alone[0]), (2, alone[1])):
         torch.testing.assert_close(solution.camera.params[index], other.camera.params, rtol=1e-11, atol=1e-11)
     assert bool(solution.camera.params.isfinite().all())
@@ -143,7 +149,9 @@ def test_boards_parallel_to_the_image_do_not_determine_the_focal_length(noise: f
     scenes = [views("PINHOLE", tilt=0.0, noise=noise, seed=seed) for seed in range(6)]
     points2d = torch.stack([scene.points2d for scene in scenes])
     solver = pg.LevenbergMarquardt(max_steps=40)
-    solution = pg.calibrate_camera(points2d, scenes[0].points3d, model="PINHOLE", image_size=SIZE, solver=solver)
+    solution = pg.calibrate_camera(
+        points2d, scenes[0].points3d, model="PINHOLE", image_size=SIZE, solver=solver
+    )
     degenerate = solution.status == pg.Status.DEGENERATE
     # noise tilts the boards a little, and in some draws enough to seem to say something
     assert degenerate.double().mean() > (0.6 if noise else 0.99)
@@ -178,7 +186,9 @@ def test_outliers_under_a_robust_loss() -> None:
     points2d = scene.points2d.clone()
     points2d[::2, 5] += 30.0
     loss = pg.robust.Cauchy(0.5)
-    solution = pg.calibrate_camera(points2d, scene.points3d, model="RADIAL", image_size=SIZE, loss=loss, noise=0.2)
+    solution = pg.calibrate_camera(
+        points2d, scene.points3d, model="RADIAL", image_size=SIZE, loss=loss, noise=0.2
+    )
     assert bool(solution.ok)
     assert ((solution.camera.params - scene.camera.params) / solution.std).abs().max() < 5
     without = pg.calibrate_camera(points2d, scene.points3d, model="RADIAL", image_size=SIZE)
@@ -190,7 +200,9 @@ def test_outliers_under_a_robust_loss() -> None:
 def test_float32_comes_back_as_float32() -> None:
     scene = views("RADIAL", noise=0.3)
     wide = pg.calibrate_camera(scene.points2d, scene.points3d, model="RADIAL", image_size=SIZE)
-    narrow = pg.calibrate_camera(scene.points2d.float(), scene.points3d.float(), model="RADIAL", image_size=SIZE)
+    narrow = pg.calibrate_camera(
+        scene.points2d.float(), scene.points3d.float(), model="RADIAL", image_size=SIZE
+    )
     assert narrow.camera.params.dtype == narrow.covariance.dtype == torch.float32
     torch.testing.assert_close(narrow.camera.params.double(), wide.camera.params, rtol=1e-5, atol=1e-4)
 
@@ -221,7 +233,9 @@ def test_covariances_agree_with_repeated_calibrations() -> None:
 def test_a_mirrored_view_is_found_again() -> None:
     """From afar a plane looks the same mirrored: views that start so end in the better of the two poses."""
     scene = views("PINHOLE", num_views=12, target=board(6, 5), distance=60.0, noise=0.05, tilt=0.6, seed=5)
-    solution = pg.calibrate_camera(scene.points2d, scene.points3d, model="PINHOLE", image_size=SIZE, init=None)
+    solution = pg.calibrate_camera(
+        scene.points2d, scene.points3d, model="PINHOLE", image_size=SIZE, init=None
+    )
     assert bool(solution.ok), solution.describe()
     alone = pg.solve_pnp(scene.points2d, scene.points3d, solution.camera)
     ours = 0.5 * solution.residuals.square().sum((-1, -2))

@@ -44,7 +44,9 @@ def _check(
     for (name, value), actual in zip(inputs.items(), gradients, strict=True):
         directions = torch.randn(_DIRECTIONS, *value.shape, generator=generator, dtype=torch.float64)
 
-        def function(along: Tensor, name: str = name, value: Tensor = value, d: Tensor = directions) -> Tensor:
+        def function(
+            along: Tensor, name: str = name, value: Tensor = value, d: Tensor = directions
+        ) -> Tensor:
             copies = len(along) // _DIRECTIONS
             moved = value + along.view(-1, *(1,) * value.ndim) * d.repeat_interleave(copies, 0)
             repeated = {k: v.expand(len(along), *v.shape) for k, v in inputs.items() if k != name}
@@ -156,7 +158,12 @@ def test_second_derivatives() -> None:
 
     def function(points2d: Tensor) -> Tensor:
         solution = pg.calibrate_camera(
-            points2d, scene.points3d, model="SIMPLE_PINHOLE", fixed=("cx", "cy"), image_size=SIZE, init=scene.camera
+            points2d,
+            scene.points3d,
+            model="SIMPLE_PINHOLE",
+            fixed=("cx", "cy"),
+            image_size=SIZE,
+            init=scene.camera,
         )
         return solution.camera.params[:1]
 
@@ -194,6 +201,10 @@ def test_a_camera_of_each_view_and_a_focal_length_are_calibrations_of_one_view()
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
     for i in range(3):
         one = pg.calibrate_camera(
-            scene.points2d[i : i + 1], scene.points3d, model="SIMPLE_PINHOLE", fixed=("cx", "cy"), image_size=SIZE
+            scene.points2d[i : i + 1],
+            scene.points3d,
+            model="SIMPLE_PINHOLE",
+            fixed=("cx", "cy"),
+            image_size=SIZE,
         )
         torch.testing.assert_close(one.camera.params[0], single.focal[i], rtol=1e-10, atol=0)

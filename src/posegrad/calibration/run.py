@@ -79,7 +79,9 @@ def _find(config: CalibrateConfig) -> _Found:
         try:
             image = load_image(path)
         except DatasetError as error:
-            raise RunError(f"{path}: no such image, or it cannot be read ({error.__cause__ or 'missing'})") from error
+            raise RunError(
+                f"{path}: no such image, or it cannot be read ({error.__cause__ or 'missing'})"
+            ) from error
         size = (image.shape[1], image.shape[0])
         first = first or (path, size)
         if size != first[1]:
@@ -197,7 +199,9 @@ def _text(
         found.names, solution.view_rms.tolist(), solution.view_status.tolist(), strict=True
     ):
         fine = status == int(Status.CONVERGED)
-        lines.append(f"{name:<24} {rms:>8.4f}  {next(tilts):>4.0f}°" if fine else f"{name:<24} {Status(status).name}")
+        lines.append(
+            f"{name:<24} {rms:>8.4f}  {next(tilts):>4.0f}°" if fine else f"{name:<24} {Status(status).name}"
+        )
     lines += [f"{name:<24} no board" for name in found.missing]
     lines += ["", *(f"warning: {sentence}" for sentence in coverage.warnings)]
     lines.append(f"written to {config.out}: {', '.join(written)}")

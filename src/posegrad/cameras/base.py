@@ -155,9 +155,7 @@ class Camera:
         )
 
     @staticmethod
-    def _along_parameters(
-        function: Callable[[Tensor], Tensor], params: Float[Tensor, "*batch P"]
-    ) -> Tensor:
+    def _along_parameters(function: Callable[[Tensor], Tensor], params: Float[Tensor, "*batch P"]) -> Tensor:
         """Derivative of a function of the parameters by each of them, as a last dimension; one pass for all."""
         axes = torch.eye(params.shape[-1], dtype=params.dtype, device=params.device)
         tangents = axes.view(-1, *(1,) * (params.ndim - 1), params.shape[-1]).expand(-1, *params.shape)

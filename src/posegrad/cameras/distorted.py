@@ -135,7 +135,12 @@ class Distorted(Camera):
         projected, (a, b, s, u, v) = self._project_with_jacobian(points_cam)
         zero, one = torch.zeros_like(u), torch.ones_like(u)
         focal = [(u, v)] if self.num_focal == 1 else [(u, zero), (zero, v)]
-        columns = [*focal, (one, zero), (zero, one), *((zero, zero),) * (len(self.parameter_names) - self.num_focal - 2)]
+        columns = [
+            *focal,
+            (one, zero),
+            (zero, one),
+            *((zero, zero),) * (len(self.parameter_names) - self.num_focal - 2),
+        ]
         ax, by = fx * a, fy * b
         for at, (g, _) in zip(self._radial, by_coefficients(s, *radial)[0], strict=True):
             columns[at] = (ax * g, by * g)

@@ -116,7 +116,11 @@ def covariances(
 ) -> tuple[Float[Tensor, "B F F"], Float[Tensor, "B V K K"], Bool[Tensor, " B"]]:
     """The corner and the diagonal blocks of the inverse, and where it is positive definite (else zero)."""
     zero = matrix.corner.new_zeros(())
-    eliminated = eliminate(matrix, zero.expand(matrix.corner.shape[:-1]), zero.expand(matrix.cross.shape[:2] + matrix.cross.shape[3:]))
+    eliminated = eliminate(
+        matrix,
+        zero.expand(matrix.corner.shape[:-1]),
+        zero.expand(matrix.cross.shape[:2] + matrix.cross.shape[3:]),
+    )
     factor, fine = _factor(eliminated.schur)
     positive = fine & eliminated.positive
     corner = torch.cholesky_inverse(factor)

@@ -62,7 +62,15 @@ class Setting:
             raise TypeError(
                 f"init: got {kind}, expected a camera of the model {model.name} (pg.cameras.{model.__name__})"
             )
-        return cls(model, _free(model, fixed, init), checked_size(image_size), init, solver, adjoint, search or init is None)
+        return cls(
+            model,
+            _free(model, fixed, init),
+            checked_size(image_size),
+            init,
+            solver,
+            adjoint,
+            search or init is None,
+        )
 
 
 def _model(model: Any) -> type[Camera]:
@@ -81,7 +89,9 @@ def _free(model: type[Camera], fixed: Any, init: Camera | None) -> tuple[int, ..
         raise TypeError(f"fixed: got {fixed!r}, expected names of parameters such as ('k3', 'k4')")
     unknown = [name for name in fixed if name not in names]
     if unknown:
-        raise ValueError(f"fixed: got {unknown[0]!r}, expected parameters of {model.name}: {', '.join(names)}")
+        raise ValueError(
+            f"fixed: got {unknown[0]!r}, expected parameters of {model.name}: {', '.join(names)}"
+        )
     focal = [name for name in names[: model.num_focal] if name in fixed]
     if focal and init is None:
         raise ValueError(f"fixed: got {focal[0]!r} without an init, expected one that holds its value")
@@ -165,7 +175,9 @@ def admit_views(
     observations = _pytree.tree_map(lambda leaf: leaf.unflatten(0, (-1, views)), observations)
     if setting.init is None:
         pixel = torch.arange(len(start), device=start.device) < setting.model.num_pixel_params
-        params = torch.where(pixel, start / max(width, height), start).to(scale).expand(len(scale) // views, -1)
+        params = (
+            torch.where(pixel, start / max(width, height), start).to(scale).expand(len(scale) // views, -1)
+        )
     else:
         params = item.data.camera.in_units_of(scale).params.detach().unflatten(0, (-1, views))
         usable = (status.view(-1, views) == int(Status.CONVERGED)).to(torch.uint8).argmax(1)

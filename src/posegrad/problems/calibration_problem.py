@@ -230,7 +230,9 @@ class Calibration(Problem):
         # <G, [w]x R> = <G R^T, [w]x>
         A = cotangent.pose.R @ variable.pose.R.mT
         skew = A - A.mT
-        poses = torch.cat([torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1), cotangent.pose.t], -1)
+        poses = torch.cat(
+            [torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1), cotangent.pose.t], -1
+        )
         return torch.cat([self._free(cotangent.params, 1), poses.flatten(1)], -1)
 
     def _free(self, value: Tensor, dim: int) -> Tensor:

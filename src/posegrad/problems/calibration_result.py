@@ -32,7 +32,7 @@ def hand_back(
     restored = views.units.restore_pose(flat)
     # a view that does not take part has no pose to restore
     pose = batch.where(used.flatten(), restored, flat)
-    scale = views.units.focal[:: count]
+    scale = views.units.focal[::count]
     pixel = torch.arange(variable.params.shape[-1], device=scale.device) < setting.model.num_pixel_params
     per_param = torch.where(pixel, scale[:, None], 1.0)
     params = variable.params * per_param

@@ -60,7 +60,12 @@ class Search:
         """The best minimum, and the start that led to it."""
         cheap = batch.questions_are_cheap(hints.verdict.device)
         known = start.Known(hints.params, hints.admitted)
-        quick = cheap and not self.from_init and start.closed_form_suits(self.problem) and bool(start.is_planar(args, hints.admitted))
+        quick = (
+            cheap
+            and not self.from_init
+            and start.closed_form_suits(self.problem)
+            and bool(start.is_planar(args, hints.admitted))
+        )
         if not quick:
             first = self._thorough(args, hints, known)
             return first, self._judged(self._refined(first, args, hints), hints)
@@ -91,18 +96,14 @@ class Search:
             found = batch.where(outside, bounded, found)
         return found
 
-    def _minimum(
-        self, problem: Calibration, first: Calibrated, args: Observations, hints: Hints
-    ) -> Solution:
+    def _minimum(self, problem: Calibration, first: Calibrated, args: Observations, hints: Hints) -> Solution:
         settings = self.settings
         state = begin(problem, first, args, settings)
         state = descend(problem, state, args, settings, settings.max_steps)
         state = self._with_odd_views(problem, state, args, hints)
         return judge(problem, finish(problem, state, args, settings), args, settings)
 
-    def _with_odd_views(
-        self, problem: Calibration, state: State, args: Observations, hints: Hints
-    ) -> State:
+    def _with_odd_views(self, problem: Calibration, state: State, args: Observations, hints: Hints) -> State:
         """Views that fit much worse than the others, or were left out so far, get a pose of their own under the
         camera found from the others."""
         variable = state.variable
@@ -211,7 +212,9 @@ def _unrolled(args: Observations, hints: Hints, search: Search) -> Solution:
         pose = _pytree.tree_map(lambda leaf: leaf.unflatten(0, (-1, views)), flat)
     # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
     args = batch.where(ok, args, _pytree.tree_map(torch.zeros_like, args))
-    args = args._replace(loss=_pytree.tree_map(lambda leaf: batch.where(ok, leaf, torch.ones_like(leaf)), args.loss))
+    args = args._replace(
+        loss=_pytree.tree_map(lambda leaf: batch.where(ok, leaf, torch.ones_like(leaf)), args.loss)
+    )
     state = begin(problem, Calibrated(params, pose, used), args, settings)
     state = descend(problem, state, args, settings, settings.max_steps)
     variable = finish(problem, state, args, settings).variable

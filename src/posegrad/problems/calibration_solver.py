@@ -54,9 +54,7 @@ def descend(
     return _iterate(problem, state, args, settings, exact=False, max_steps=max_steps)
 
 
-def finish(
-    problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt
-) -> State:
+def finish(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> State:
     """Newton steps with the exact Hessian, to the limit of the dtype."""
     model = problem.arrow_quadratic(state.variable, args, exact=True)
     zero = torch.zeros_like(state.damping)
@@ -143,16 +141,16 @@ def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
     return tolerance * (1 + (2 * cost).sqrt())
 
 
-def judge(
-    problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt
-) -> Solution:
+def judge(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> Solution:
     """The verdict on every item after :func:`finish`; the Hessian is packed, see :meth:`Arrow.packed`."""
     model, variable = state.model, state.variable
     cost = model.cost
     hopeless = _hopeless(model)
     gone = arrow.eliminate(model.hessian, -model.by_params, -model.by_poses)
     smallest = arrow.definiteness(model.hessian, gone.schur)
-    inverse, _ = torch.linalg.inv_ex(torch.where((smallest > 0)[:, None, None], gone.schur, _eye_like(gone.schur)))
+    inverse, _ = torch.linalg.inv_ex(
+        torch.where((smallest > 0)[:, None, None], gone.schur, _eye_like(gone.schur))
+    )
     # of the blocks, then of what they leave
     squared = gone.columns[..., -1].square().sum((-1, -2))
     squared = squared + (gone.right * (inverse @ gone.right[..., None]).squeeze(-1)).sum(-1)

@@ -25,7 +25,11 @@ _PERSPECTIVE = (0.3, 0.45, 0.7, 1.0, 1.5, 2.4, 4.0, 10.0)
 _WIDE = (0.16, 0.22, 0.3, 0.4, 0.55, 0.8, 1.2, 2.0)
 _BESIDE_THE_CLOSED_FORM = (0.5, 1.0, 2.5)
 # Distortions tried with each: where the derivative by the parameter is zero at none, or the field of view too narrow.
-_DISTORTIONS = {"FOV": ("omega", (0.3, 1.0)), "DIVISION": ("k", (0.0, -0.3)), "SIMPLE_DIVISION": ("k", (0.0, -0.3))}
+_DISTORTIONS = {
+    "FOV": ("omega", (0.3, 1.0)),
+    "DIVISION": ("k", (0.0, -0.3)),
+    "SIMPLE_DIVISION": ("k", (0.0, -0.3)),
+}
 # A view that fits worse than this, in units of the image's longer side, counts as one that does not fit.
 _HOPELESS = 0.1
 # A target that is thinner than this part of its size is a plane.
@@ -113,13 +117,19 @@ def from_hypotheses(
 def _hypotheses(problem: Calibration, known: Float[Tensor, "B P"]) -> Float[Tensor, "B H P"]:
     names, model = problem.model.parameter_names, problem.model
     wide = model.wide and model.name not in _DISTORTIONS
-    params = _with_focal(problem, known, known.new_tensor(_WIDE if wide else _PERSPECTIVE).expand(len(known), -1))
+    params = _with_focal(
+        problem, known, known.new_tensor(_WIDE if wide else _PERSPECTIVE).expand(len(known), -1)
+    )
     name, values = _DISTORTIONS.get(model.name, ("", ()))
     if not name or names.index(name) not in problem.free:
         return params
     at = names.index(name)
     return torch.cat(
-        [torch.cat([params[..., :at], torch.full_like(params[..., :1], v), params[..., at + 1 :]], -1) for v in values], 1
+        [
+            torch.cat([params[..., :at], torch.full_like(params[..., :1], v), params[..., at + 1 :]], -1)
+            for v in values
+        ],
+        1,
     )
 
 
@@ -137,7 +147,12 @@ def _with_focal(
 
 
 def _best(
-    problem: Calibration, args: Observations, known: Known, params: Float[Tensor, "B H P"], pose: Pose, keep: int
+    problem: Calibration,
+    args: Observations,
+    known: Known,
+    params: Float[Tensor, "B H P"],
+    pose: Pose,
+    keep: int,
 ) -> tuple[Calibrated, Float[Tensor, "B K"]]:
     """Of candidates (B, H, V) the best, one item after the other. Views that do not fit are left out of them."""
     size, count, views = pose.t.shape[:3]
