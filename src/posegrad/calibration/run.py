@@ -183,7 +183,8 @@ def _text(
     camera = solution.camera
     total = len(found.names) + len(found.missing)
     lines = [
-        f"{camera.name}, {found.image_size[0]}x{found.image_size[1]}, board found in {len(found.names)} of {total} images",
+        f"{camera.name}, {found.image_size[0]}x{found.image_size[1]}, "
+        f"board found in {len(found.names)} of {total} images",
         f"RMS {solution.rms.item():.4f} px",
         "",
         f"{'parameter':<10} {'value':>14} {'std':>12}",

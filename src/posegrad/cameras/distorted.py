@@ -191,7 +191,7 @@ class Distorted(Camera):
         (fx, fy), _, radial, tangential = self._split()
         points, (rays, a, b, s, d) = self._contracted_hessian(points_cam, cotangent)
         wu, wv = cotangent.unbind(-1)
-        # by each parameter: of <w, pixel> by m, and of the distorted image (for the second derivative by a focal length)
+        # by each parameter: of <w, pixel> by m, and the distorted image's (it is multiplied by the focal length)
         zero = torch.zeros_like(wu)
         n, count = self.num_focal, len(self.parameter_names)
         by_m: list[tuple[Tensor, Tensor]] = [(zero, zero)] * count

@@ -32,8 +32,7 @@ class Arrow(NamedTuple):
 
     def packed(self) -> Float[Tensor, "B F+VK F+K"]:
         """In one tensor, of a size linear in V: the corner and zeros, then each block's ``[cross^T, block]``."""
-        F, K = self.cross.shape[-2:]
-        top = torch.nn.functional.pad(self.corner, (0, K))
+        top = torch.nn.functional.pad(self.corner, (0, self.cross.shape[-1]))
         return torch.cat([top, torch.cat([self.cross.mT, self.blocks], -1).flatten(1, 2)], 1)
 
     @classmethod

@@ -112,8 +112,8 @@ def calibrate_camera(
         image_size: (width, height) in pixels: the principal point is looked for from its centre.
         fixed: names of parameters that are held: at the init's value; without one at none for distortions, at the
             image's centre for cx and cy.
-        shared: one camera for all V views, or one for each: then every view is a calibration of its own, the batch shape
-            is (..., V) and V = 1.
+        shared: one camera for all V views, or one for each: then every view is a calibration of its own, the batch
+            shape is (..., V) and V = 1.
         init: a camera of this model to start from, parameters (P,) or (..., P). No gradient goes to it.
         weights: they multiply the squared residual: (..., V, N), (..., V, N, 2) or (..., V, N, 2, 2), as in
             :func:`solve_pnp`.

@@ -145,9 +145,9 @@ def admit_views(
             f"points2d: got shape {tuple(points2d.shape)}, expected (..., V, N, 2) with the views in front; for one "
             "view use points2d[None]"
         )
+    start = _neutral(setting, points2d)
     if setting.init is None:
-        # in the place of a camera without a field to compute
-        start = _neutral(setting, points2d)
+        # stands in for the camera where one is asked for: it has no field to compute
         camera: Camera = SkewPinhole(start.new_ones(5))
     else:
         camera = setting.init.detach()
@@ -161,7 +161,9 @@ def admit_views(
     width, height = setting.image_size
     units = Units.of(item.data)
     scale = torch.full_like(units.focal, float(max(width, height)))
-    weight = units.weight.view(-1, views).amax(-1, keepdim=True).expand(-1, views).reshape(-1)
+    # of the views that count: a bad one must not change the units of the others
+    weight = torch.where(item.status == int(Status.CONVERGED), units.weight, 0.0).view(-1, views).amax(-1)
+    weight = torch.where(weight > 0, weight, 1.0)[:, None].expand(-1, views).reshape(-1)
     units = replace(units, focal=scale, weight=weight)
     data = units.condition(item.data)
     status = torch.where(

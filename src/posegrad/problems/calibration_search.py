@@ -25,8 +25,8 @@ from posegrad.problems.pnp import solve_pnp
 
 # Without a closed form: how many starts are refined, and for how many steps before the best is chosen.
 _NUM_STARTS, _TRIAL_STEPS = 3, 15
-# A view is solved anew, alone, when its plane mirrored about the line of sight fits almost as well (its cost at most this
-# many times as high), or when its mean square is so many times the median view's and above rounding.
+# A view is solved anew, alone, when its plane mirrored about the line of sight fits almost as well (its cost at most
+# this many times as high), or when its mean square is so many times the median view's and above rounding.
 _ALIKE, _ODD, _ODD_FLOOR = 9.0, 400.0, 1e-10
 # ... and gets the new pose when that lowers its cost to this part.
 _BETTER = 0.99

@@ -19,8 +19,8 @@ _SMALL_DECREASE, _SMALL_DECREMENT = 1e-2, 1e-6
 _MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e12, 1e-6
 # Rounding of a Schur complement, relative to the corner it is left of, in machine epsilons.
 _SINGULAR = 1024
-# A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than this
-# many image sides, or shorter than that part of one.
+# A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than
+# this many image sides, or shorter than that part of one.
 _SIGMAS, _LONGEST = 2.0, 20.0
 # Steps that have not ended where the matrix is this near to singular went along a valley without a lowest point.
 _VALLEY = 1e-5
