@@ -106,7 +106,7 @@ def _solver(
         ("RADIAL", ("k2",)),
         ("OPENCV", ("k2", "p1", "p2")),
         ("OPENCV_FISHEYE", ("k2", "k3", "k4")),
-        ("SIMPLE_DIVISION", ()),
+        pytest.param("SIMPLE_DIVISION", (), marks=pytest.mark.exhaustive),
     ],
 )
 def test_implicit_gradient_equals_calibrating_anew(model: str, fixed: tuple[str, ...]) -> None:

@@ -59,6 +59,8 @@ class Search:
     def from_start(self, args: Observations, hints: Hints) -> tuple[Calibrated, Solution]:
         """The best minimum, and the start that led to it."""
         cheap = batch.questions_are_cheap(hints.verdict.device)
+        # under vmap they may still be what all mapped calibrations share
+        hints = hints._replace(params=hints.params.expand(len(hints.verdict), -1))
         known = start.Known(hints.params, hints.admitted)
         quick = (
             cheap

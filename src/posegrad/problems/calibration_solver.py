@@ -107,12 +107,13 @@ def _step(
         squared = squared.clamp(min=0)
         tolerance = _tolerance(settings, old_cost)
         last = positive & (squared.sqrt() <= tolerance) & (state.damping == 0) & ~state.done
-        if exact and batch.questions_are_cheap(last.device) and bool((last | state.done).all()):
-            # steps below the tolerance, for all that is left: what is known at the old point holds at the new one
-            steps = state.steps + last.to(state.steps)
-            return state._replace(
-                variable=batch.where(last, trial, state.variable), steps=steps, done=state.done | last
-            )
+        ends = exact and batch.questions_are_cheap(last.device) and bool((last | state.done).all())
+    if ends:
+        # steps below the tolerance, for all that is left: what is known at the old point holds at the new one
+        variable = batch.where(last, trial, state.variable)
+        return state._replace(
+            variable=variable, steps=state.steps + last.to(state.steps), done=state.done | last
+        )
     new = problem.arrow_quadratic(trial, args, exact=exact)
     with torch.no_grad():
         drop = old_cost - new.cost
