@@ -47,20 +47,21 @@ def test_points_that_are_no_plane(name: str) -> None:
 
 
 def test_the_cost_agrees_with_its_definition_and_its_derivatives() -> None:
-    scene = views("OPENCV", num_views=3, target=board(3, 2, 2.0), noise=0.01)
+    scene = views("OPENCV", num_views=2, target=board(3, 2, 2.0), noise=0.01)
     camera = scene.camera.in_units_of(torch.tensor(500.0).double())
     free = (0, 1, 3, 4, 6)
-    problem = Calibration(type(camera), free, 3)
+    problem = Calibration(type(camera), free, 2)
     variable = Calibrated(
-        camera.params[None] * 1.01, pg.Pose(scene.pose.R[None], scene.pose.t[None]), torch.ones(1, 3).double()
+        camera.params[None] * 1.01, pg.Pose(scene.pose.R[None], scene.pose.t[None]), torch.ones(1, 2).double()
     )
     weights = (
-        torch.diag_embed(torch.rand(1, 3, 6, 2, generator=torch.Generator().manual_seed(0)).double()) + 0.1
+        torch.diag_embed(torch.rand(1, 2, 6, 2, generator=torch.Generator().manual_seed(0)).double()) + 0.1
     )
-    loss = pg.robust.Cauchy(torch.full((1, 3), 0.01, dtype=torch.float64))
-    args = Observations(scene.points2d[None] / 500, scene.points3d.expand(1, 3, 6, 3), weights, loss)
+    loss = pg.robust.Cauchy(torch.full((1, 2), 0.01, dtype=torch.float64))
+    args = Observations(scene.points2d[None] / 500, scene.points3d.expand(1, 2, 6, 3), weights, loss)
     check_problem(problem, variable, args)
-    check_problem(problem.unbounded(), variable, args)
+    whole = problem.unbounded().quadratic(variable, args, exact=True)
+    torch.testing.assert_close(whole.hessian, problem.quadratic(variable, args, exact=True).hessian)
     r = pg.project_points(scene.points3d, type(camera)(variable.params), scene.pose) - args.points2d[0]
     s = torch.einsum("vna,vnab,vnb->vn", r, weights[0], r)
     torch.testing.assert_close(problem.cost(variable, args)[0], 0.5 * loss.evaluate(s[None]).value.sum())
@@ -146,9 +147,9 @@ def test_calibrations_of_a_batch_do_not_influence_each_other() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_boards_parallel_to_the_image_do_not_determine_the_focal_length(noise: float) -> None:
-    scenes = [views("PINHOLE", tilt=0.0, noise=noise, seed=seed) for seed in range(6)]
+    scenes = [views("PINHOLE", tilt=0.0, noise=noise, seed=seed) for seed in range(4)]
     points2d = torch.stack([scene.points2d for scene in scenes])
-    solver = pg.LevenbergMarquardt(max_steps=40)
+    solver = pg.LevenbergMarquardt(max_steps=25)
     solution = pg.calibrate_camera(
         points2d, scenes[0].points3d, model="PINHOLE", image_size=SIZE, solver=solver
     )
@@ -208,9 +209,9 @@ def test_float32_comes_back_as_float32() -> None:
 
 
 def test_covariances_agree_with_repeated_calibrations() -> None:
-    """250 of them: a standard deviation is known to 4.5 %, the mean of a chi-square to as much."""
-    count, sigma = 250, 0.3
-    scene = views("RADIAL", num_views=5, target=board(5, 4, 1.6))
+    """200 of them: a standard deviation is known to 5 %, the mean of a chi-square to as much."""
+    count, sigma = 200, 0.3
+    scene = views("RADIAL", num_views=4, target=board(4, 4, 2.0))
     noise = torch.randn(count, *scene.points2d.shape, generator=torch.Generator().manual_seed(0)).double()
     solution = pg.calibrate_camera(
         scene.points2d + sigma * noise, scene.points3d, model="RADIAL", image_size=SIZE, init=scene.camera
