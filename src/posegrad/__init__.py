@@ -32,7 +32,11 @@ from posegrad.optim.solution import Solution as Solution
 from posegrad.optim.solution import masked_mean as masked_mean
 from posegrad.optim.status import Status as Status
 from posegrad.pose import Pose as Pose
+from posegrad.problems.calibration import CalibrationSolution as CalibrationSolution
+from posegrad.problems.calibration import calibrate_camera as calibrate_camera
 from posegrad.problems.constraints import PoseConstraint as PoseConstraint
+from posegrad.problems.focal import FocalSolution as FocalSolution
+from posegrad.problems.focal import estimate_focal as estimate_focal
 from posegrad.problems.pnp import PnP as PnP
 from posegrad.problems.pnp import PnPSolution as PnPSolution
 from posegrad.problems.pnp import solve_pnp as solve_pnp

@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`."""
+"""The command line: `posegrad train`, `posegrad eval`, `posegrad calibrate`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _EXTRA = (
     "trimesh",
 )
 _INSTALL = "pip install 'posegrad[train]'"
-_DESCRIPTION = "End-to-end object pose: train keypoint networks through PnP, and evaluate them."
+_DESCRIPTION = (
+    "End-to-end object pose: train keypoint networks through PnP, evaluate them, calibrate cameras."
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -62,10 +64,11 @@ def _fail(message: str, code: int = 2) -> int:
 def _dispatch(args: Sequence[str] | None) -> None:
     import tyro
 
+    from posegrad.calibration import calibrate
     from posegrad.train.run import evaluate, train
 
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "eval": evaluate},
+        {"train": train, "eval": evaluate, "calibrate": calibrate},
         prog="posegrad",
         description=_DESCRIPTION,
         args=args,

@@ -7,6 +7,7 @@ few lines there, closed forms included.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -29,6 +30,17 @@ class Projected(NamedTuple):
     points2d: Float[Tensor, "*batch N 2"]
     valid: Bool[Tensor, "*batch N"]
     jacobian: Float[Tensor, "*batch N 2 3"] | None = None
+
+
+class Curvature(NamedTuple):
+    """Second derivatives of ``sum_i <cotangent_i, pixel_i>`` by points and parameters.
+
+    Those by the parameters are summed over the points, which share them.
+    """
+
+    points: Float[Tensor, "*batch N 3 3"]
+    mixed: Float[Tensor, "*batch N P 3"]
+    params: Float[Tensor, "*batch P P"]
 
 
 class Unprojected(NamedTuple):
@@ -133,6 +145,46 @@ class Camera:
             tangent = axis.expand_as(points_cam).contiguous()
             columns.append(torch.func.jvp(pulled, (points_cam,), (tangent,))[1])
         return torch.stack(columns, -1)
+
+    def project_with_jacobians(
+        self, points_cam: Float[Tensor, "*batch N 3"]
+    ) -> tuple[Projected, Float[Tensor, "*batch N 2 P"]]:
+        """As :meth:`project_with_jacobian`, and d pixel / d parameters."""
+
+        params = self.params.expand(*points_cam.shape[:-2], -1)
+
+        def pixels(params: Tensor) -> Tensor:
+            return self.in_same_field(params).project(points_cam).points2d
+
+        return self.project_with_jacobian(points_cam), self._along_parameters(pixels, params)
+
+    def contracted_hessians(
+        self, points_cam: Float[Tensor, "*batch N 3"], cotangent: Float[Tensor, "*batch N 2"]
+    ) -> Curvature:
+        """Second derivatives of ``<cotangent, pixel>`` by points and parameters, with the cotangent held constant."""
+        params = self.params.expand(*points_cam.shape[:-2], -1)
+
+        def pulled(params: Tensor) -> Tensor:
+            jacobian = self.in_same_field(params).project_with_jacobian(points_cam).jacobian
+            assert jacobian is not None
+            return (cotangent[..., None, :] @ jacobian).squeeze(-2)
+
+        def total(params: Tensor) -> Tensor:
+            return (self.in_same_field(params).project(points_cam).points2d * cotangent).sum()
+
+        return Curvature(
+            points=self.contracted_hessian(points_cam, cotangent),
+            mixed=self._along_parameters(pulled, params).mT,
+            params=self._along_parameters(torch.func.grad(total), params),
+        )
+
+    @staticmethod
+    def _along_parameters(function: Callable[[Tensor], Tensor], params: Float[Tensor, "*batch P"]) -> Tensor:
+        """Derivative of a function of the parameters by each of them, as a last dimension; one pass for all."""
+        axes = torch.eye(params.shape[-1], dtype=params.dtype, device=params.device)
+        tangents = axes.view(-1, *(1,) * (params.ndim - 1), params.shape[-1]).expand(-1, *params.shape)
+        copies = params.expand_as(tangents).contiguous()
+        return torch.func.jvp(function, (copies,), (tangents.contiguous(),))[1].movedim(0, -1)
 
     def focal_scale(self) -> Float[Tensor, "*batch"]:
         """One positive focal length in pixels: the geometric mean of the model's."""

@@ -14,10 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from posegrad.cameras import lenses
-from posegrad.cameras.base import Camera, Projected, Unprojected, interleaved
+from posegrad.cameras.base import Camera, Curvature, Projected, Unprojected, interleaved
+from posegrad.cameras.coefficients import BY_COEFFICIENTS
 from posegrad.cameras.field import fold, inverse_plane, newton, whole
 from posegrad.cameras.lenses import Rays
-from posegrad.cameras.plane import curvature, distorted, distortion
+from posegrad.cameras.plane import (
+    Distortion,
+    by_tangential,
+    curvature,
+    distorted,
+    distortion,
+    pull_by_tangential,
+)
 from posegrad.cameras.profiles import Profile, identity
 
 _PIXEL_PARAMETERS = ("f", "fx", "fy", "cx", "cy")
@@ -106,6 +114,10 @@ class Distorted(Camera):
         return Projected(interleaved(fx * u + cx, fy * v + cy), rays.valid)
 
     def project_with_jacobian(self, points_cam: Tensor) -> Projected:
+        return self._project_with_jacobian(points_cam)[0]
+
+    def _project_with_jacobian(self, points_cam: Tensor) -> tuple[Projected, tuple[Tensor, ...]]:
+        """And what it was made of: the ideal image (a, b), its squared radius, the distorted image (u, v)."""
         (fx, fy), (cx, cy), radial, tangential = self._split()
         rays = self._lens(points_cam, 1)
         x, y, A, by_s = rays.x, rays.y, rays.scale, rays.by_s
@@ -123,9 +135,38 @@ class Distorted(Camera):
             rows[0], rows[1] = rows[0] + u_radial * x, rows[1] + u_radial * y
             rows[3], rows[4] = rows[3] + v_radial * x, rows[4] + v_radial * y
         jacobian = interleaved(*rows).unflatten(-1, (2, 3))
-        return Projected(interleaved(fx * d.u + cx, fy * d.v + cy), rays.valid, jacobian)
+        return Projected(interleaved(fx * d.u + cx, fy * d.v + cy), rays.valid, jacobian), (a, b, s, d.u, d.v)
+
+    def project_with_jacobians(self, points_cam: Tensor) -> tuple[Projected, Tensor]:
+        by_coefficients = BY_COEFFICIENTS.get(self.profile)
+        if by_coefficients is None or self.lens_parameters:
+            return super().project_with_jacobians(points_cam)
+        (fx, fy), _, radial, tangential = self._split()
+        projected, (a, b, s, u, v) = self._project_with_jacobian(points_cam)
+        zero, one = torch.zeros_like(u), torch.ones_like(u)
+        focal = [(u, v)] if self.num_focal == 1 else [(u, zero), (zero, v)]
+        columns = [
+            *focal,
+            (one, zero),
+            (zero, one),
+            *((zero, zero),) * (len(self.parameter_names) - self.num_focal - 2),
+        ]
+        ax, by = fx * a, fy * b
+        for at, (g, _) in zip(self._radial, by_coefficients(s, *radial)[0], strict=True):
+            columns[at] = (ax * g, by * g)
+        if tangential is not None:
+            for at, (du, dv) in zip(self._tangential, by_tangential(a, b), strict=True):
+                columns[at] = (fx * du, fy * dv)
+        rows = [column[row] for row in (0, 1) for column in columns]
+        return projected, interleaved(*rows).unflatten(-1, (2, len(columns)))
 
     def contracted_hessian(self, points_cam: Tensor, cotangent: Tensor) -> Tensor:
+        return self._contracted_hessian(points_cam, cotangent)[0]
+
+    def _contracted_hessian(
+        self, points_cam: Tensor, cotangent: Tensor
+    ) -> tuple[Tensor, tuple[Rays, Tensor, Tensor, Tensor, Distortion]]:
+        """And what it was made of: rays, the ideal image (a, b), its squared radius, the distortion there."""
         (fx, fy), _, radial, tangential = self._split()
         rays = self._lens(points_cam, 2)
         x, y, A, A_z = rays.x, rays.y, rays.scale, rays.by_z
@@ -151,7 +192,46 @@ class Distorted(Camera):
             xx, xy, yy = xx + 2 * va * x + round_part, xy + va * y + vb * x, yy + 2 * vb * y + round_part
             mixed = 2 * (rays.by_s * A_z * q_along + rays.by_sz * c_along)
             xz, yz = xz + mixed * x, yz + mixed * y
-        return interleaved(xx, xy, xz, xy, yy, yz, xz, yz, zz).unflatten(-1, (3, 3))
+        return interleaved(xx, xy, xz, xy, yy, yz, xz, yz, zz).unflatten(-1, (3, 3)), (rays, a, b, s, d)
+
+    def contracted_hessians(self, points_cam: Tensor, cotangent: Tensor) -> Curvature:
+        by_coefficients = BY_COEFFICIENTS.get(self.profile)
+        if by_coefficients is None or self.lens_parameters:
+            return super().contracted_hessians(points_cam, cotangent)
+        (fx, fy), _, radial, tangential = self._split()
+        points, (rays, a, b, s, d) = self._contracted_hessian(points_cam, cotangent)
+        wu, wv = cotangent.unbind(-1)
+        # by each parameter: of <w, pixel> by m, and the distorted image's (it is multiplied by the focal length)
+        zero = torch.zeros_like(wu)
+        n, count = self.num_focal, len(self.parameter_names)
+        by_m: list[tuple[Tensor, Tensor]] = [(zero, zero)] * count
+        image: dict[int, tuple[Tensor, Tensor]] = {}
+        first, second = (wu * d.aa, wu * d.ab), (wv * d.ab, wv * d.bb)
+        by_m[:n] = [first, second] if n == 2 else [(first[0] + second[0], first[1] + second[1])]
+        fu, fv = fx * wu, fy * wv
+        along = fu * a + fv * b
+        gs, cross = by_coefficients(s, *radial)
+        for at, (g, g1) in zip(self._radial, gs, strict=True):
+            radial_part = 2 * g1 * along
+            by_m[at] = (fu * g + radial_part * a, fv * g + radial_part * b)
+            image[at] = (a * g, b * g)
+        if tangential is not None:
+            image.update(zip(self._tangential, by_tangential(a, b), strict=True))
+            by_m[self._tangential[0]], by_m[self._tangential[1]] = pull_by_tangential(a, b, fu, fv)
+        mixed = []
+        for ea, eb in by_m:
+            e_along = ea * rays.x + eb * rays.y
+            va, vb = rays.scale * ea, rays.scale * eb
+            if rays.by_s is not None:
+                va, vb = va + 2 * rays.by_s * e_along * rays.x, vb + 2 * rays.by_s * e_along * rays.y
+            mixed += [va, vb, rays.by_z * e_along]
+        pairs = {}
+        for at, (du, dv) in image.items():
+            for row, part in ((0, wu * du), (n - 1, wv * dv)):
+                pairs[row, at] = pairs.get((row, at), 0) + part
+        for (j, l), value in cross.items():
+            pairs[self._radial[j], self._radial[l]] = value * along
+        return Curvature(points, interleaved(*mixed).unflatten(-1, (count, 3)), _symmetric(pairs, wu, count))
 
     def unproject(self, points2d: Tensor) -> Unprojected:
         (fx, fy), (cx, cy), radial, tangential = self._split()
@@ -189,6 +269,17 @@ class Distorted(Camera):
             at = newton(self.profile, radial, q, self.limit, torch.where(valid, m, 0.0), target)
             m = torch.where(valid, m + torch.where(valid, at.step, 0.0), held)
         return m, valid
+
+
+def _symmetric(pairs: dict[tuple[int, int], Tensor], like: Tensor, count: int) -> Tensor:
+    """A symmetric matrix (..., P, P) of entries (..., N) summed over the points; zero where there is none."""
+    matrix = like.new_zeros(*like.shape[:-1], count * count)
+    if pairs:
+        rows, columns = (torch.tensor(side, device=like.device) for side in zip(*pairs, strict=True))
+        sums = torch.stack(torch.broadcast_tensors(*pairs.values()), -2).sum(-1)
+        matrix = matrix.index_copy(-1, rows * count + columns, sums)
+        matrix = matrix.index_copy(-1, columns * count + rows, sums)
+    return matrix.unflatten(-1, (count, count))
 
 
 class Perspective(Distorted):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from posegrad.cameras.base import Camera, Projected, Unprojected, interleaved
+from posegrad.cameras.base import Camera, Curvature, Projected, Unprojected, interleaved
 
 # A point counts as in front of a pinhole camera when its depth exceeds this fraction of its lateral offset.
 _MIN_DEPTH_RATIO = 1e-8
@@ -58,6 +58,27 @@ class _PinholeFamily(Camera):
         u, v, minus = torch.addcmul(fx * a, skew, b), fy * b, -inverse
         rows = [fx * inverse, skew * inverse, u * minus, torch.zeros_like(v), fy * inverse, v * minus]
         return Projected(interleaved(u + cx, v + cy), valid, interleaved(*rows).unflatten(-1, (2, 3)))
+
+    def project_with_jacobians(self, points_cam: Tensor) -> tuple[Projected, Tensor]:
+        a, b, _, _ = self._normalised(points_cam)
+        zero, one = torch.zeros_like(a), torch.ones_like(a)
+        columns = [(a, b)] if self.num_focal == 1 else [(a, zero), (zero, b)]
+        columns += [(one, zero), (zero, one)]
+        columns += [(b, zero)] if len(self.parameter_names) == 5 else []
+        rows = [column[row] for row in (0, 1) for column in columns]
+        return self.project_with_jacobian(points_cam), interleaved(*rows).unflatten(-1, (2, len(columns)))
+
+    def contracted_hessians(self, points_cam: Tensor, cotangent: Tensor) -> Curvature:
+        a, b, inverse, _ = self._normalised(points_cam)
+        wu, wv = cotangent.unbind(-1)
+        zero, along, across = torch.zeros_like(a), wu * inverse, wv * inverse
+        by_fx, by_fy = (along, zero, -along * a), (zero, across, -across * b)
+        rows = [by_fx, by_fy] if self.num_focal == 2 else [(along, across, by_fx[2] + by_fy[2])]
+        rows += [(zero, zero, zero)] * 2
+        rows += [(zero, along, -along * b)] if len(self.parameter_names) == 5 else []
+        mixed = interleaved(*(entry for row in rows for entry in row)).unflatten(-1, (len(rows), 3))
+        params = mixed.new_zeros(*mixed.shape[:-3], len(rows), len(rows))
+        return Curvature(self.contracted_hessian(points_cam, cotangent), mixed, params)
 
     def contracted_hessian(self, points_cam: Tensor, cotangent: Tensor) -> Tensor:
         fx, fy, _, _, skew = self.coefficients()

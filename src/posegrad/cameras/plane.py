@@ -59,3 +59,15 @@ def curvature(
     outer = 4 * g2 * (wu * a + wv * b)
     oa = outer * a
     return 3 * along + across + oa * a, wu * eb + wv * ea + oa * b, along + 3 * across + outer * b * b
+
+
+def by_tangential(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Derivative of ``d(m)`` by p1 and p2."""
+    ab, aa, bb = 2 * a * b, a * a, b * b
+    return (ab, aa + 3 * bb), (3 * aa + bb, ab)
+
+
+def pull_by_tangential(a: Any, b: Any, wu: Any, wv: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Derivative of ``<w, d>`` by p1 and p2 and then by m."""
+    cross = 2 * (b * wu + a * wv)
+    return (cross, 2 * a * wu + 6 * b * wv), (6 * a * wu + 2 * b * wv, cross)

@@ -47,6 +47,14 @@ def solve_damped(
     return (scale * step).squeeze(-1), positive, step.squeeze(-1)
 
 
+def solve_positive(
+    H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"]
+) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
+    """Solve ``H u = b`` for positive definite H by Cholesky; (zero, False) where it is not."""
+    u, positive, _ = solve_damped(H, -b, b.new_zeros(b.shape[0]))
+    return u, positive
+
+
 def solve_symmetric(
     H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"], ok: Bool[Tensor, " B"]
 ) -> Float[Tensor, "B D"]:

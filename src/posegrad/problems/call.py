@@ -34,8 +34,8 @@ class Call(NamedTuple):
 
     def check(self) -> torch.Size:
         """Raise for what is wrong; the batch shape."""
-        _check_points(self.points2d, self.points3d)
-        _check_per_point(self.weights, self.mask, self.num_points)
+        check_points(self.points2d, self.points3d)
+        check_per_point(self.weights, self.mask, self.num_points)
         for name, value, kind, wanted in (
             ("loss", self.loss, RobustLoss, "a loss of pg.robust such as pg.robust.Huber(2.0)"),
             ("prior", self.prior, PosePrior, "a pg.PosePrior"),
@@ -91,7 +91,8 @@ class Call(NamedTuple):
         return parts
 
 
-def _check_points(points2d: Any, points3d: Any) -> None:
+def check_points(points2d: Any, points3d: Any) -> None:
+    """Raise for points of a wrong type or shape."""
     for name, value in (("points2d", points2d), ("points3d", points3d)):
         if not isinstance(value, Tensor):
             raise TypeError(
@@ -117,7 +118,8 @@ def _check_points(points2d: Any, points3d: Any) -> None:
         )
 
 
-def _check_per_point(weights: Any, mask: Any, count: int) -> None:
+def check_per_point(weights: Any, mask: Any, count: int) -> None:
+    """Raise for weights or a mask of a wrong type or shape."""
     for name, value in (("weights", weights), ("mask", mask)):
         if value is None:
             continue
