@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`."""
+"""The command line: `posegrad train`, `posegrad eval`, `posegrad demo`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _EXTRA = (
     "embreex",
     "matplotlib",
     "safetensors",
+    "scipy",
     "tensorboard",
     "timm",
+    "torchvision",
     "tqdm",
     "trimesh",
 )
@@ -62,13 +64,14 @@ def _fail(message: str, code: int = 2) -> int:
 def _dispatch(args: Sequence[str] | None) -> None:
     import tyro
 
+    from posegrad.experiments.run import demo
     from posegrad.train.run import evaluate, train
 
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "eval": evaluate},
+        {"train": train, "eval": evaluate, "demo": demo},
         prog="posegrad",
         description=_DESCRIPTION,
         args=args,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     print(report.table)

@@ -6,16 +6,19 @@ Reference: Chen et al., "End-to-End Learnable Geometric Vision by Backpropagatin
 """
 
 from posegrad.experiments.calibration import CalibrationConfig, run_calibration
+from posegrad.experiments.chessboards import ChessboardConfig, run_chessboards
 from posegrad.experiments.pose import PoseConfig, run_pose
 from posegrad.experiments.report import Report
 from posegrad.experiments.sfm import SfmConfig, run_sfm
 
 __all__ = [
     "CalibrationConfig",
+    "ChessboardConfig",
     "PoseConfig",
     "Report",
     "SfmConfig",
     "run_calibration",
+    "run_chessboards",
     "run_pose",
     "run_sfm",
 ]

@@ -47,25 +47,37 @@ class TrackedPnP:
         points3d: Tensor,
         camera: pg.cameras.Camera | Tensor,
         mask: Tensor | None = None,
+        *,
+        items: Tensor | None = None,
     ) -> PnPSolution:
-        """Poses of the items; check ``ok``.
+        """Poses of the items; check ``ok``. ``items`` tells which of all they are (after a first call with all).
 
         Raises:
             RunError: no item has a pose.
         """
-        solution = pg.solve_pnp(points2d, points3d, camera, mask=mask, init=self._pose)
+        last = self._pose if self._pose is None or items is None else self._pose[items]
+        solution = pg.solve_pnp(points2d, points3d, camera, mask=mask, init=last)
         self.solves += solution.ok.numel()
-        if self._pose is not None and not bool(solution.ok.all()):
+        if last is not None and not bool(solution.ok.all()):
             solution = pg.solve_pnp(points2d, points3d, camera, mask=mask)
             self.solves += solution.ok.numel()
             self.restarts += 1
         if not bool(solution.ok.any()):
             raise RunError(f"no pose can be found any more: {solution.describe()} Try another --seed.")
-        found, ok, last = solution.pose.detach(), solution.ok, self._pose or solution.pose.detach()
-        self._pose = pg.Pose(
-            torch.where(ok[:, None, None], found.R, last.R), torch.where(ok[:, None], found.t, last.t)
-        )
+        self._remember(solution.pose.detach(), solution.ok, last, items)
         return solution
+
+    def _remember(self, found: pg.Pose, ok: Tensor, last: pg.Pose | None, items: Tensor | None) -> None:
+        """Where an item failed, its last good pose stays."""
+        if last is not None:
+            found = pg.Pose(
+                torch.where(ok[:, None, None], found.R, last.R), torch.where(ok[:, None], found.t, last.t)
+            )
+        if items is not None and self._pose is not None:
+            found = pg.Pose(
+                self._pose.R.index_copy(0, items, found.R), self._pose.t.index_copy(0, items, found.t)
+            )
+        self._pose = found
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,42 @@ def plot_parameters(
     """Loss and parameters over the steps, each with its reference as a dotted line of the same colour."""
     figure = _figure(9, 3.4)
     _loss(figure.add_subplot(1, 2, 1), losses)
-    axis = figure.add_subplot(1, 2, 2)
+    _parameters(figure.add_subplot(1, 2, 2), curves, references)
+    figure.savefig(str(path))
+
+
+def plot_learned_camera(
+    losses: Sequence[float],
+    curves: Mapping[str, Tensor],
+    references: Mapping[str, float],
+    distortions: Mapping[str, tuple[Tensor, Tensor]],
+    path: str | Path,
+) -> None:
+    """Loss, parameters with their references, and by how much cameras move a point at an angle off the axis.
+
+    Args:
+        losses: of each step.
+        curves: parameter values at each step, px.
+        references: by the same names.
+        distortions: by name, angles (degrees) and displacements (px).
+        path: the file to write.
+    """
+    figure = _figure(12, 3.4)
+    _loss(figure.add_subplot(1, 3, 1), losses)
+    _parameters(figure.add_subplot(1, 3, 2), curves, references)
+    axis = figure.add_subplot(1, 3, 3)
+    styles = ((GREEN, "-"), (RED, ":"), (BLUE, "--"))
+    for (name, (angle, moved)), (color, style) in zip(distortions.items(), styles, strict=False):
+        axis.plot(angle.numpy(), moved.numpy(), color=color, linestyle=style, linewidth=1.5, label=name)
+    axis.set_xlabel("angle off the axis, degrees")
+    axis.set_ylabel("radial displacement, px")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(str(path))
+
+
+def _parameters(axis: Axes, curves: Mapping[str, Tensor], references: Mapping[str, float]) -> None:
     for (name, curve), color in zip(curves.items(), COLORS, strict=False):
         axis.plot(curve.numpy(), color=color, linewidth=1.3, label=name)
         axis.axhline(references[name], color=color, linewidth=1, linestyle=":")
@@ -115,4 +150,3 @@ def plot_parameters(
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(str(path))
