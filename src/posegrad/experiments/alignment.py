@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Similarity", "align"]
+__all__ = ["Similarity", "align", "aligned_error"]
 
 
 class Similarity(NamedTuple):
@@ -16,16 +16,14 @@ class Similarity(NamedTuple):
 
     scale: Tensor
     R: Float[Tensor, "3 3"]
-    t: Float[Tensor, "3"]
+    t: Float[Tensor, " 3"]
 
     def act(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Transform points (N, 3)."""
         return self.scale * points @ self.R.mT + self.t
 
 
-def align(
-    source: Float[Tensor, "N 3"], target: Float[Tensor, "N 3"], *, reflect: bool = False
-) -> Similarity:
+def align(source: Float[Tensor, "N 3"], target: Float[Tensor, "N 3"], *, reflect: bool = False) -> Similarity:
     """The similarity with the least ``sum |scale R x_i + t - y_i|^2``; with ``reflect``, R in O(3).
 
     Reference: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
@@ -42,3 +40,11 @@ def align(
     R = U * sign @ Vh
     scale = (S * sign).sum() / x.square().sum()
     return Similarity(scale, R, target.mean(0) - scale * R @ source.mean(0))
+
+
+def aligned_error(
+    structure: Float[Tensor, "N 3"], truth: Float[Tensor, "N 3"], *, reflect: bool = False
+) -> float:
+    """RMS distance after the best similarity, as a share of the RMS distance of the true points to their mean."""
+    away = (align(structure, truth, reflect=reflect).act(structure) - truth).square().sum(-1).mean()
+    return float((away / (truth - truth.mean(0)).square().sum(-1).mean()).sqrt())

@@ -13,14 +13,15 @@ from torch import Tensor
 import posegrad as pg
 from posegrad.experiments.config import ExperimentConfig
 from posegrad.experiments.descent import Descent, TrackedPnP, descend, far_away
-from posegrad.experiments.report import Report, columns, duration, seconds_of_the_original
+from posegrad.experiments.report import Report, cost, cost_sentence
 from posegrad.experiments.scenes import Scene, cube_scene
+from posegrad.train.evaluation import aligned
 from posegrad.train.record import check_writable, write_json
 from posegrad.viz.convergence import plot_parameters
 
 __all__ = ["CalibrationConfig", "Intrinsics", "learn_intrinsics", "run_calibration"]
 
-_NAMES = ("fx", "fy", "cx", "cy")
+_NAMES: tuple[str, ...] = ("fx", "fy", "cx", "cy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,7 @@ class Intrinsics:
     descent: Descent
     values: Float[Tensor, "steps 4"]
     pose: pg.Pose
-    solves: int
-    restarts: int
+    cost: dict[str, float]
 
 
 def run_calibration(config: CalibrationConfig) -> Report:
@@ -105,7 +105,7 @@ def learn_intrinsics(config: CalibrationConfig, scene: Scene) -> Intrinsics:
     result = descend(
         loss_of, optimizer, steps=config.steps, loss_below=config.loss_below, label="calibration"
     )
-    return Intrinsics(result, torch.stack(values), solve.latest, solve.solves, solve.restarts)
+    return Intrinsics(result, torch.stack(values), solve.latest, cost(result, solve, len(scene.points3d)))
 
 
 def _measure(run: Intrinsics, scene: Scene, truth: Tensor) -> dict[str, Any]:
@@ -120,22 +120,15 @@ def _measure(run: Intrinsics, scene: Scene, truth: Tensor) -> dict[str, Any]:
         "found": dict(zip(_NAMES, run.values[-1].tolist(), strict=True)),
         "true": dict(zip(_NAMES, truth.tolist(), strict=True)),
         "rotation_deg": float(turn),
-        "restarts": run.restarts,
-        "seconds": run.descent.seconds,
-        "solves": run.solves,
-        "seconds_of_the_original": seconds_of_the_original(run.solves, len(scene.points3d)),
+        **run.cost,
     }
 
 
 def _table(row: dict[str, Any]) -> str:
     lines = [[name, *(f"{row[of][name]:.2f}" for of in ("start", "found", "true"))] for name in _NAMES]
     loss = f"loss {row['first_loss']:.3g} -> {row['loss']:.2e} px^2 in {row['steps']} steps"
-    cost = (
-        f"{duration(row['seconds'])} for {row['solves']} solves and all else; the original's solves would take "
-        f"{duration(row['seconds_of_the_original'])}"
-    )
-    table = columns(["px", "start", "found", "true"], lines)
-    return f"{table}\n{loss}; rotation off by {row['rotation_deg']:.2g} degrees\n{cost}"
+    table = aligned([["px", "start", "found", "true"], *lines])
+    return f"{table}\n{loss}; rotation off by {row['rotation_deg']:.2g} degrees\n{cost_sentence(row)}"
 
 
 def _truth(config: CalibrationConfig) -> Tensor:

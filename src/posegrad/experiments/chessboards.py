@@ -15,16 +15,17 @@ from torch import Tensor
 import posegrad as pg
 from posegrad.experiments.config import ExperimentConfig
 from posegrad.experiments.descent import Descent, TrackedPnP, descend
-from posegrad.experiments.report import Report, columns, duration, seconds_of_the_original
+from posegrad.experiments.report import Report, cost, cost_sentence
 from posegrad.experiments.scenes import data_folder
 from posegrad.problems.pnp import PnPSolution
 from posegrad.train.errors import RunError
+from posegrad.train.evaluation import aligned
 from posegrad.train.record import check_writable, write_json
 from posegrad.viz.convergence import plot_learned_camera
 
 __all__ = ["ChessboardConfig", "LearnedCamera", "Views", "learn_camera", "read_views", "run_chessboards"]
 
-_NAMES = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
+_NAMES: tuple[str, ...] = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
 _SIZE = (640.0, 480.0)  # of the photographs, px
 
 
@@ -66,7 +67,7 @@ class Views:
 
     points2d: Float[Tensor, "V N 2"]
     points3d: Float[Tensor, "N 3"]
-    reference: Float[Tensor, "9"]
+    reference: Float[Tensor, " 9"]
     reference_rms: float
 
 
@@ -78,7 +79,7 @@ class LearnedCamera:
     values: Float[Tensor, "steps 9"]
     first_rms: float
     rms: float
-    solves: int
+    cost: dict[str, float]
 
 
 def run_chessboards(config: ChessboardConfig) -> Report:
@@ -95,21 +96,15 @@ def run_chessboards(config: ChessboardConfig) -> Report:
     rms = {"start": run.first_rms, "learned": run.rms, "OpenCV": views.reference_rms}
     numbers = {
         "settings": config.to_dict(),
-        "parameters": {
-            name: dict(zip(_NAMES, row.tolist(), strict=True)) for name, row in rows.items()
-        },
+        "parameters": {name: dict(zip(_NAMES, row.tolist(), strict=True)) for name, row in rows.items()},
         "rms_px": rms,
-        "seconds": run.descent.seconds,
-        "solves": run.solves,
-        "seconds_of_the_original": seconds_of_the_original(run.solves, len(views.points3d)),
+        **run.cost,
     }
     write_json(config.out / "chessboards.json", numbers)
     curves = dict(zip(_NAMES[:4], run.values.unbind(-1), strict=False))
     references = dict(zip(_NAMES[:4], views.reference.tolist(), strict=False))
     distortions = {name: _distortion(rows[name]) for name in ("learned", "OpenCV")}
-    plot_learned_camera(
-        run.descent.losses, curves, references, distortions, config.out / "chessboards.png"
-    )
+    plot_learned_camera(run.descent.losses, curves, references, distortions, config.out / "chessboards.png")
     return Report(numbers, _table(numbers), config.out)
 
 
@@ -146,7 +141,9 @@ def learn_camera(config: ChessboardConfig, views: Views) -> LearnedCamera:
     if config.batch > count:
         raise RunError(f"--batch: got {config.batch}, expected at most {count}, the number of views")
     width, height = _SIZE
-    start = torch.tensor([width, width, (width - 1) / 2, (height - 1) / 2, 0, 0, 0, 0, 0], dtype=torch.float64)
+    start = torch.tensor(
+        [width, width, (width - 1) / 2, (height - 1) / 2, 0, 0, 0, 0, 0], dtype=torch.float64
+    )
     scale = torch.tensor([width] * 4 + [1.0] * 5, dtype=torch.float64)
     moved = torch.zeros(len(_NAMES), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([moved], lr=config.lr)
@@ -169,7 +166,7 @@ def learn_camera(config: ChessboardConfig, views: Views) -> LearnedCamera:
     result = descend(loss_of, optimizer, steps=config.steps, loss_below=0.0, label="chessboards")
     values.append((start + scale * moved).detach())
     rms = _rms(solve(views.points2d, views.points3d, _camera(values[-1])), corners)
-    return LearnedCamera(result, torch.stack(values), first_rms, rms, solve.solves)
+    return LearnedCamera(result, torch.stack(values), first_rms, rms, cost(result, solve, corners))
 
 
 def _camera(params: Tensor) -> pg.cameras.FullOpenCV:
@@ -198,8 +195,5 @@ def _table(numbers: dict[str, Any]) -> str:
         for name in _NAMES
     ]
     lines.append(["RMS px", *(f"{value:.6f}" for value in numbers["rms_px"].values())])
-    table = columns(["", *rows], lines)
-    return (
-        f"{table}\n{duration(numbers['seconds'])} for {numbers['solves']} solves and all else; the original's solves would "
-        f"take {duration(numbers['seconds_of_the_original'])}"
-    )
+    table = aligned([["", *rows], *lines])
+    return f"{table}\n{cost_sentence(numbers)}"

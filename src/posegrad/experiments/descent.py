@@ -82,11 +82,19 @@ class TrackedPnP:
 
 @dataclass(frozen=True)
 class Descent:
-    """Losses of every step, the first before any change; whether the last is below the limit; seconds."""
+    """Losses of every step, the first before any change; whether the last is below the limit; seconds by the clock, and
+    of all threads' work."""
 
     losses: list[float] = field(default_factory=list)
     reached: bool = False
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, later: Descent) -> Descent:
+        """Both, one after the other."""
+        losses = self.losses + later.losses
+        seconds, cpu_seconds = self.seconds + later.seconds, self.cpu_seconds + later.cpu_seconds
+        return Descent(losses, later.reached, seconds, cpu_seconds)
 
 
 def descend(
@@ -103,13 +111,15 @@ def descend(
     Raises:
         RunError: the loss is not finite any more.
     """
-    begin, result = time.perf_counter(), Descent()
+    begin, cpu_begin, result = time.perf_counter(), time.process_time(), Descent()
     with tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True) as bar:
         for _ in range(steps):
             loss = loss_of()
             result.losses.append(float(loss.detach()))
             if not torch.isfinite(loss):
-                raise RunError(f"{label}: the loss is not finite at step {len(result.losses)}; lower the step size")
+                raise RunError(
+                    f"{label}: the loss is not finite at step {len(result.losses)}; lower the step size"
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -118,11 +128,11 @@ def descend(
             result = replace(result, reached=result.losses[-1] < loss_below)
             if result.reached or stalled(result.losses):
                 break
-    return replace(result, seconds=time.perf_counter() - begin)
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+    return replace(result, seconds=seconds, cpu_seconds=cpu_seconds)
 
 
 def far_away(depth: float, views: int) -> pg.Pose:
     """The paper's start: no rotation, ``depth`` ahead; (views,) float64."""
     t = torch.tensor([0.0, 0.0, depth], dtype=torch.float64)
     return pg.Pose(torch.eye(3, dtype=torch.float64).expand(views, 3, 3), t.expand(views, 3))
-

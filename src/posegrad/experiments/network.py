@@ -15,9 +15,9 @@ class ConstantVGG(nn.Module):
     """Numbers (outputs,) from an untrained VGG-11 whose input is a 32 x 32 picture of ones.
 
     The network of the paper's demos: ``torchvision.models.vgg11()`` with ``Linear(25088, outputs)`` as its classifier.
-    VGG-11 makes one feature vector of 32 x 32 pixels and copies it to its 7 x 7 map, so the 49 columns of the classifier
-    that belong to a feature get the same gradient, step after step, and only their sum matters. That sum is what is
-    stored, a 49th of the numbers: with its learning rate times 49 (:meth:`groups`), Adam takes the same path (tested).
+    VGG-11 makes one feature vector of 32 x 32 pixels and copies it to its 7 x 7 map, so the 49 columns of the
+    classifier that belong to a feature get the same gradient, step after step, and only their sum matters. That sum is
+    what is stored, a 49th of the numbers: with 49 times its learning rate (:meth:`groups`), Adam takes the same path.
 
     Args:
         outputs: how many numbers.

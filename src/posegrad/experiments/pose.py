@@ -13,8 +13,9 @@ import posegrad as pg
 from posegrad.experiments.config import ExperimentConfig
 from posegrad.experiments.descent import Descent, TrackedPnP, descend, far_away
 from posegrad.experiments.network import ConstantVGG
-from posegrad.experiments.report import Report, columns, duration, seconds_of_the_original
+from posegrad.experiments.report import Report, cost, duration
 from posegrad.experiments.scenes import Scene, cube_scene
+from posegrad.train.evaluation import aligned
 from posegrad.train.record import check_writable, write_json
 from posegrad.viz.convergence import KeypointTrack, plot_keypoint_tracks
 
@@ -57,8 +58,7 @@ class KeypointRun:
 
     label: str
     descent: Descent
-    solves: int
-    restarts: int
+    cost: dict[str, float]
     keypoints: Tensor
     projections: Tensor
     pose: pg.Pose
@@ -119,7 +119,7 @@ def learn_keypoints(config: PoseConfig, scene: Scene, *, network: bool, weight: 
     label = f"{'VGG-11' if network else 'keypoints'}, lambda = {weight:g}"
     result = descend(loss_of, optimizer, steps=config.steps, loss_below=config.loss_below, label=label)
     keypoints, projections = torch.stack(seen), torch.stack(projected)
-    return KeypointRun(label, result, solve.solves, solve.restarts, keypoints, projections, solve.latest)
+    return KeypointRun(label, result, cost(result, solve, count), keypoints, projections, solve.latest)
 
 
 def _measure(run: KeypointRun, scene: Scene, target: Tensor) -> dict[str, Any]:
@@ -135,10 +135,7 @@ def _measure(run: KeypointRun, scene: Scene, target: Tensor) -> dict[str, Any]:
         "projections_rms_px": _rms(run.projections[-1] - target[0]),
         "keypoints_rms_px": _rms(run.keypoints[-1] - target[0]),
         "keypoints_moved_rms_px": _rms(run.keypoints[-1] - run.keypoints[0]),
-        "restarts": run.restarts,
-        "seconds": run.descent.seconds,
-        "solves": run.solves,
-        "seconds_of_the_original": seconds_of_the_original(run.solves, len(scene.points3d)),
+        **run.cost,
     }
 
 
@@ -147,7 +144,18 @@ def _rms(residual: Tensor) -> float:
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> str:
-    head = ["", "steps", "loss px^2", "pose deg", "pose % of t", "projections px", "keypoints px", "time", "original"]
+    head = [
+        "",
+        "steps",
+        "loss px^2",
+        "pose deg",
+        "pose % of t",
+        "projections px",
+        "keypoints px",
+        "time",
+        "CPU",
+        "original",
+    ]
     lines = [
         [
             label,
@@ -158,11 +166,12 @@ def _table(rows: dict[str, dict[str, Any]]) -> str:
             f"{row['projections_rms_px']:.2g}",
             f"{row['keypoints_rms_px']:.2g}",
             duration(row["seconds"]),
+            duration(row["cpu_seconds"]),
             duration(row["seconds_of_the_original"]),
         ]
         for label, row in rows.items()
     ]
-    return columns(head, lines)
+    return aligned([head, *lines])
 
 
 def _project(config: PoseConfig, scene: Scene) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Report", "columns", "duration", "seconds_of_the_original"]
+from posegrad.experiments.descent import Descent, TrackedPnP
+
+__all__ = ["Report", "cost", "cost_sentence", "duration"]
 
 # Forward and backward of the original code for 32 poses of 100 points, on two x86 cores.
 _ORIGINAL = 1.1 / 32
@@ -22,12 +24,27 @@ class Report:
     folder: Path
 
 
-def seconds_of_the_original(solves: int, points: int) -> float:
-    """What as many forward and backward passes would cost with the paper's code.
+def cost(descent: Descent, solve: TrackedPnP, points: int) -> dict[str, float]:
+    """What a run cost, and what as many solves, forward and backward, would cost with the paper's code.
 
-    1.1 s for 32 poses of 100 points; assumed: as long for fewer points, in proportion for more (its time grows faster).
+    That took 1.1 s for 32 poses of 100 points; assumed: as long for fewer points, in proportion for more (its time
+    grows faster). Our own seconds are those of the whole loop, networks included.
     """
-    return solves * _ORIGINAL * max(1.0, points / 100)
+    return {
+        "seconds": descent.seconds,
+        "cpu_seconds": descent.cpu_seconds,
+        "solves": solve.solves,
+        "restarts": solve.restarts,
+        "seconds_of_the_original": solve.solves * _ORIGINAL * max(1.0, points / 100),
+    }
+
+
+def cost_sentence(cost: Mapping[str, float]) -> str:
+    """The same in words."""
+    return (
+        f"{duration(cost['seconds'])} ({duration(cost['cpu_seconds'])} of processor time) for {cost['solves']} solves "
+        f"and all else; the original's solves alone would take {duration(cost['seconds_of_the_original'])}"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -40,22 +57,3 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{0 if seconds >= 9.5 * size else 1}f} {unit}"
     return f"{seconds / 3600:.1f} h"
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, the first to the left.
-
-    >>> print(columns(["", "a"], [["x", "1"], ["yy", "10"]]))
-         a
-    x    1
-    yy  10
-    """
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if number == 0 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

@@ -53,7 +53,9 @@ def cube_scene(data: Path | None) -> Scene:
     """The 8 corners of the cube [-1, 1]^3 and one camera."""
     demo = _demo(data)
     if demo is not None:
-        return Scene(_read(demo / "cube.mat", "pts3d"), _pose(demo, 1), "cube and pose 0 of the paper's demos")
+        return Scene(
+            _read(demo / "cube.mat", "pts3d"), _pose(demo, 1), "cube and pose 0 of the paper's demos"
+        )
     corners = torch.cartesian_prod(*3 * [torch.tensor([-1.0, 1.0], dtype=torch.float64)])
     return Scene(corners, _own_pose(1), "a cube, and a pose of the package's own")
 
@@ -67,16 +69,18 @@ def solid_scene(data: Path | None, points: int, views: int) -> Scene:
         for name, wanted, there in (("points", points, len(duck)), ("views", views, len(poses))):
             if wanted > there:
                 raise RunError(f"--{name}: got {wanted}, expected at most {there}, as {demo} has")
-        return Scene(
-            duck[:points] * _DUCK_UNIT, _pose(demo, views), "duck and poses of the paper's demos"
-        )
+        return Scene(duck[:points] * _DUCK_UNIT, _pose(demo, views), "duck and poses of the paper's demos")
     vertices = procedural_object(0, spacing=2.0).vertices
     if points > len(vertices):
-        raise RunError(f"--points: got {points}, expected at most {len(vertices)}, as the package's object has")
+        raise RunError(
+            f"--points: got {points}, expected at most {len(vertices)}, as the package's object has"
+        )
     chosen = torch.from_numpy(farthest_point_keypoints(vertices, points))
     chosen = chosen - chosen.mean(0)
     return Scene(
-        0.15 * chosen / chosen.square().sum(-1).mean().sqrt(), _own_pose(views), "object and poses of the package's own"
+        0.15 * chosen / chosen.square().sum(-1).mean().sqrt(),
+        _own_pose(views),
+        "object and poses of the package's own",
     )
 
 
@@ -87,7 +91,9 @@ def _demo(data: Path | None) -> Path | None:
     if (folder / _DEMO).is_dir():
         return folder / _DEMO
     if data is not None:
-        raise RunError(f"--data: {folder} has no folder {_DEMO}; leave --data out to use the package's own points")
+        raise RunError(
+            f"--data: {folder} has no folder {_DEMO}; leave --data out to use the package's own points"
+        )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,12 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import posegrad as pg
-from posegrad.experiments.alignment import align
+from posegrad.experiments.alignment import align, aligned_error
 from posegrad.experiments.config import ExperimentConfig
 from posegrad.experiments.descent import Descent, TrackedPnP, descend, far_away
 from posegrad.experiments.network import ConstantVGG
-from posegrad.experiments.report import Report, columns, duration, seconds_of_the_original
+from posegrad.experiments.report import Report, cost, cost_sentence
 from posegrad.experiments.scenes import Scene, solid_scene
+from posegrad.train.evaluation import aligned
 from posegrad.train.record import check_writable, write_json
 from posegrad.viz.convergence import plot_structure
 
@@ -74,8 +76,7 @@ class Reconstruction:
     last: Float[Tensor, "N 3"]
     pose: pg.Pose
     aligned_errors: list[float]
-    solves: int
-    restarts: int
+    cost: dict[str, float]
     mirrored_at: int | None
 
 
@@ -93,7 +94,9 @@ def run_sfm(config: SfmConfig) -> Report:
     numbers = {"settings": config.to_dict(), "scene": scene.source, "run": measured}
     write_json(config.out / "sfm.json", numbers)
     first, last = (align(x, scene.points3d).act(x) for x in (run.first, run.last))
-    plot_structure(run.descent.losses, run.aligned_errors, scene.points3d, first, last, config.out / "sfm.png")
+    plot_structure(
+        run.descent.losses, run.aligned_errors, scene.points3d, first, last, config.out / "sfm.png"
+    )
     return Report(numbers, _table(measured), config.out)
 
 
@@ -122,11 +125,12 @@ def reconstruct(config: SfmConfig, scene: Scene) -> Reconstruction:
         structures[1:] = [points3d.detach()]
         errors.append(aligned_error(points3d.detach(), scene.points3d))
         residual = pg.reprojection_residuals(points2d, points3d, K, solution.pose)
-        return torch.where(kept, residual.square().sum(-1), 0.0).sum()
+        squares = torch.where(kept, residual.square().sum(-1), 0.0).sum()
+        return squares * (seen.sum() / kept.sum())  # a view without a pose must not make the sum smaller
 
     def stalled(losses: list[float]) -> bool:
-        pairs = zip(losses, losses[1:], strict=False)
-        return sum(0 < before - after < config.stall for before, after in pairs) >= _STALLS
+        falls = (before - after for before, after in itertools.pairwise(losses))
+        return sum(0 < fall < config.stall for fall in falls) >= _STALLS
 
     limits = {"loss_below": config.loss_below, "stalled": stalled}
     result, mirrored_at = descend(loss_of, optimizer, steps=config.steps, label="SfM", **limits), None
@@ -135,20 +139,16 @@ def reconstruct(config: SfmConfig, scene: Scene) -> Reconstruction:
         mirrored_at = len(result.losses)
         model.negate(slice(2, None, 3), optimizer)
         solve.forget()
-        second = descend(loss_of, optimizer, steps=left, label="SfM, mirrored", **limits)
-        losses, seconds = result.losses + second.losses, result.seconds + second.seconds
-        result = Descent(losses, second.reached, seconds)
+        result += descend(loss_of, optimizer, steps=left, label="SfM, mirrored", **limits)
     return Reconstruction(
-        result, structures[0], structures[-1], solve.latest, errors, solve.solves, solve.restarts, mirrored_at
+        result,
+        structures[0],
+        structures[-1],
+        solve.latest,
+        errors,
+        cost(result, solve, config.points),
+        mirrored_at,
     )
-
-
-def aligned_error(
-    structure: Float[Tensor, "N 3"], truth: Float[Tensor, "N 3"], *, reflect: bool = False
-) -> float:
-    """RMS distance after the best similarity, as a share of the RMS distance of the true points to their mean."""
-    away = (align(structure, truth, reflect=reflect).act(structure) - truth).square().sum(-1).mean()
-    return float((away / (truth - truth.mean(0)).square().sum(-1).mean()).sqrt())
 
 
 def _measure(run: Reconstruction, scene: Scene, config: SfmConfig) -> dict[str, Any]:
@@ -168,10 +168,7 @@ def _measure(run: Reconstruction, scene: Scene, config: SfmConfig) -> dict[str, 
         "aligned_error_of_the_mirror_image": aligned_error(run.last, scene.points3d, reflect=True),
         "median_rotation_deg": float(turn.median()),
         "mirrored_at": run.mirrored_at,
-        "restarts": run.restarts,
-        "seconds": run.descent.seconds,
-        "solves": run.solves,
-        "seconds_of_the_original": seconds_of_the_original(run.solves, config.points),
+        **run.cost,
     }
 
 
@@ -186,7 +183,5 @@ def _table(row: dict[str, Any]) -> str:
         ["structure off after the best similarity, %", f"{100 * row['aligned_error']:.1f}"],
         ["its mirror image off, %", f"{100 * row['aligned_error_of_the_mirror_image']:.1f}"],
         ["rotations off, median, degrees", f"{row['median_rotation_deg']:.2f}"],
-        ["time, all included", duration(row["seconds"])],
-        [f"the original's {row['solves']} solves would take", duration(row["seconds_of_the_original"])],
     ]
-    return columns(["", "SfM"], lines)
+    return f"{aligned([['', 'SfM'], *lines])}\n{cost_sentence(row)}"

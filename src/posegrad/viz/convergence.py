@@ -75,12 +75,14 @@ def plot_structure(
     last: Tensor,
     path: str | Path,
 ) -> None:
-    """Loss and error of a structure over the steps, and the points (N, 3), aligned, before and after beside the truth."""
+    """Loss and error of a structure over the steps; points (N, 3), aligned, before and after, beside the truth."""
     figure = _figure(12, 3.6)
     axis = figure.add_subplot(1, 4, 1)
     _loss(axis, losses)
     axis = figure.add_subplot(1, 4, 2)
-    axis.semilogy(np.arange(len(aligned_errors)), 100 * np.asarray(aligned_errors), color=GREEN, linewidth=1.3)
+    axis.semilogy(
+        np.arange(len(aligned_errors)), 100 * np.asarray(aligned_errors), color=GREEN, linewidth=1.3
+    )
     axis.set_xlabel("step")
     axis.set_ylabel("structure off after alignment, %")
     axis.grid(alpha=0.3, which="both")
@@ -91,7 +93,9 @@ def plot_structure(
     for column, (title, points) in enumerate((("first step", first), ("last step", last))):
         axis = figure.add_subplot(1, 4, 3 + column)
         for cloud, color, label in ((truth, GREY, "true"), (points, GREEN, "found")):
-            axis.scatter(*(plane @ (cloud - truth.mean(0)).numpy().T), s=3, color=color, label=label, linewidths=0)
+            axis.scatter(
+                *(plane @ (cloud - truth.mean(0)).numpy().T), s=3, color=color, label=label, linewidths=0
+            )
         axis.set_aspect("equal", adjustable="datalim")
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xticks([])
