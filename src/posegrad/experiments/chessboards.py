@@ -94,6 +94,8 @@ def run_chessboards(config: ChessboardConfig) -> Report:
     run = learn_camera(config, views)
     rows = {"start": run.values[0], "learned": run.values[-1], "OpenCV": views.reference}
     rms = {"start": run.first_rms, "learned": run.rms, "OpenCV": views.reference_rms}
+    if hasattr(pg, "calibrate_camera"):
+        rows["calibrated"], rms["calibrated"] = _calibrated(views)
     numbers = {
         "settings": config.to_dict(),
         "parameters": {name: dict(zip(_NAMES, row.tolist(), strict=True)) for name, row in rows.items()},
@@ -167,6 +169,19 @@ def learn_camera(config: ChessboardConfig, views: Views) -> LearnedCamera:
     values.append((start + scale * moved).detach())
     rms = _rms(solve(views.points2d, views.points3d, _camera(values[-1])), corners)
     return LearnedCamera(result, torch.stack(values), first_rms, rms, cost(result, solve, corners))
+
+
+def _calibrated(views: Views) -> tuple[Tensor, float]:
+    """Parameters (9,) and RMS of the calibration from all views at once, px."""
+    width, height = map(int, _SIZE)
+    solution = pg.calibrate_camera(
+        views.points2d,
+        views.points3d,
+        model="FULL_OPENCV",
+        image_size=(width, height),
+        fixed=("k4", "k5", "k6"),
+    )
+    return solution.camera.params[: len(_NAMES)].detach(), float(solution.rms)
 
 
 def _camera(params: Tensor) -> pg.cameras.FullOpenCV:
