@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -85,10 +86,10 @@ class Descent:
     """Losses of every step, the first before any change; whether the last is below the limit; seconds by the clock, and
     of all threads' work."""
 
-    losses: list[float] = field(default_factory=list)
-    reached: bool = False
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    losses: list[float]
+    reached: bool
+    seconds: float
+    cpu_seconds: float
 
     def __add__(self, later: Descent) -> Descent:
         """Both, one after the other."""
@@ -111,25 +112,23 @@ def descend(
     Raises:
         RunError: the loss is not finite any more.
     """
-    begin, cpu_begin, result = time.perf_counter(), time.process_time(), Descent()
+    begin, cpu_begin = time.perf_counter(), time.process_time()
+    losses: list[float] = []
     with tqdm(total=steps, desc=label, unit="step", dynamic_ncols=True) as bar:
         for _ in range(steps):
             loss = loss_of()
-            result.losses.append(float(loss.detach()))
-            if not torch.isfinite(loss):
-                raise RunError(
-                    f"{label}: the loss is not finite at step {len(result.losses)}; lower the step size"
-                )
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise RunError(f"{label}: the loss is not finite at step {len(losses)}; lower --lr")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             bar.update()
-            bar.set_postfix_str(f"loss {result.losses[-1]:.3g}", refresh=False)
-            result = replace(result, reached=result.losses[-1] < loss_below)
-            if result.reached or stalled(result.losses):
+            bar.set_postfix_str(f"loss {losses[-1]:.3g}", refresh=False)
+            if losses[-1] < loss_below or stalled(losses):
                 break
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-    return replace(result, seconds=seconds, cpu_seconds=cpu_seconds)
+    return Descent(losses, losses[-1] < loss_below, seconds, cpu_seconds)
 
 
 def far_away(depth: float, views: int) -> pg.Pose:

@@ -21,6 +21,8 @@ __all__ = ["Scene", "cube_scene", "data_folder", "solid_scene"]
 _DEMO = Path("pose6d", "bpnp_demo")
 # The demos' factor from the duck's units to those of the poses.
 _DUCK_UNIT = 5.86e-6
+# RMS distance of the duck's points from their mean, then; the package's object is made as large.
+_RADIUS = 0.15
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def solid_scene(data: Path | None, points: int, views: int) -> Scene:
     chosen = torch.from_numpy(farthest_point_keypoints(vertices, points))
     chosen = chosen - chosen.mean(0)
     return Scene(
-        0.15 * chosen / chosen.square().sum(-1).mean().sqrt(),
+        _RADIUS * chosen / chosen.square().sum(-1).mean().sqrt(),
         _own_pose(views),
         "object and poses of the package's own",
     )
