@@ -151,6 +151,56 @@ def test_eval_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     fails_with_one_line(["eval", str(tmp_path)], capsys, "config.json")
 
 
+@pytest.mark.parametrize(
+    ("experiment", "options", "printed"),
+    [
+        ("pose", (), "VGG-11, lambda = 0"),
+        ("sfm", ("--points", "20", "--views", "6"), "similarity"),
+        ("calibration", (), "true"),
+    ],
+)
+def test_demo(
+    experiment: str,
+    options: tuple[str, ...],
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("POSEGRAD_DATA", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert cli.main(["demo", experiment, *options, "--steps", "2"]) == 0
+    assert printed in capsys.readouterr().out
+    folder = Path("runs", experiment)
+    assert json.loads((folder / f"{experiment}.json").read_text())["settings"]["steps"] == 2
+    assert (folder / f"{experiment}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pose", "--lr", "0"], "--lr: got 0.0, expected a finite number > 0"),
+        (["sfm", "--points", "1000000"], "--points: got 1000000, expected at most"),
+        (["calibration", "--out", "file/run"], "--out: cannot write"),
+        (["calibration", "--data", "nowhere"], "--data: no folder nowhere"),
+        (["chessboards"], "set POSEGRAD_DATA or --data"),
+    ],
+)
+def test_a_demo_that_cannot_run(
+    words: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("POSEGRAD_DATA", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    Path("file").write_text("")
+    fails_with_one_line(["demo", *words], capsys, expected)
+
+
 def test_help_states_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["train", "--help"])

@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`, `posegrad calibrate`."""
+"""The command line: `posegrad train`, `posegrad eval`, `posegrad calibrate`, `posegrad demo`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _EXTRA = (
     "embreex",
     "matplotlib",
     "safetensors",
+    "scipy",
     "tensorboard",
     "timm",
+    "torchvision",
     "tqdm",
     "trimesh",
 )
@@ -65,13 +67,14 @@ def _dispatch(args: Sequence[str] | None) -> None:
     import tyro
 
     from posegrad.calibration import calibrate
+    from posegrad.experiments.run import demo
     from posegrad.train.run import evaluate, train
 
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "eval": evaluate, "calibrate": calibrate},
+        {"train": train, "eval": evaluate, "calibrate": calibrate, "demo": demo},
         prog="posegrad",
         description=_DESCRIPTION,
         args=args,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     print(report.table)

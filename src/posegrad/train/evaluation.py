@@ -24,7 +24,7 @@ from posegrad.nn import (
 from posegrad.pose import Pose
 from posegrad.train.source import Source
 
-__all__ = ["Predictions", "mean_pose", "measure", "predict", "table", "true_poses"]
+__all__ = ["Predictions", "aligned", "mean_pose", "measure", "predict", "table", "true_poses"]
 
 MM_PER_CM = 10.0
 MAX_VERTICES = 2000
@@ -177,7 +177,12 @@ def table(rows: dict[str, dict[str, float]]) -> str:
             for k in keys
         ]
         lines.append([name, *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(keys) + 1)]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of as many cells each as a table with aligned columns, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w)
