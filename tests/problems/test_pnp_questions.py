@@ -96,11 +96,15 @@ def test_questions_are_few_and_none_is_in_the_backward(with_init: bool) -> None:
         # one for the verdict's eigenvalues; at the start of each phase and at every fourth step of it; without an init:
         # how many items need more starts, how many candidates are nearly as good, how many items have no minimum yet
         steps, phases = int(solution.num_steps.max()), 2 if with_init else 3 + 3
+        if (
+            not with_init
+        ):  # some do need more: how many starts these are, and once more two phases of as many steps
+            phases += 1 + 2 + (steps + 10) // 4
         assert set(forward) <= {"_local_scalar_dense", "_linalg_eigh"}
         assert forward["_linalg_eigh"] == 1
         assert forward["_local_scalar_dense"] <= phases + (steps + 10) // 4
         counts.append(forward.total())
-    assert counts[1] <= counts[0] + 3, "questions must not grow with the batch, but by its slowest item"
+    assert counts[1] <= counts[0] + 6, "questions must not grow with the batch, but by its slowest item"
 
 
 @pytest.mark.usefixtures("dear")
