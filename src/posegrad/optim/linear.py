@@ -1,5 +1,7 @@
 """Small symmetric systems, a batch at a time, that never raise and never sync."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -18,13 +20,26 @@ def equilibrate(
     return scale[..., :, None] * H * scale[..., None, :], scale
 
 
-def solve_damped(
-    H: Float[Tensor, "B D D"], g: Float[Tensor, "B D"], damping: Float[Tensor, " B"]
-) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"], Float[Tensor, "B D"]]:
-    """``(H + damping |diag(H)|) delta = -g`` where that is positive definite; (zero, False, zero) where it is not.
+class Damped(NamedTuple):
+    """``(H + damping |diag(H)|) delta = -g`` where that is positive definite; zero where it is not.
 
-    The last is ``|diag(H)|^(1/2) delta``: the step where the diagonal is one.
+    ``scaled`` is ``|diag(H)|^(1/2) delta``, the step where the diagonal is one.
     """
+
+    delta: Float[Tensor, "B D"]
+    positive: Bool[Tensor, " B"]
+    scaled: Float[Tensor, "B D"]
+    factor: Float[Tensor, "B D D"]
+    scale: Float[Tensor, "B D 1"]
+
+    def squared(self, g: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+        """``g^T (H + damping |diag(H)|)^-1 g`` of another gradient, where positive."""
+        g = self.scale * g[..., None]
+        return (g * torch.cholesky_solve(g, self.factor)).sum((-1, -2))
+
+
+def solve_damped(H: Float[Tensor, "B D D"], g: Float[Tensor, "B D"], damping: Float[Tensor, " B"]) -> Damped:
+    """Solve ``(H + damping |diag(H)|) delta = -g`` by Cholesky."""
     limits = torch.finfo(H.dtype)
     with torch.no_grad():
         # an exact Hessian can have a diagonal entry <= 0: damp by its magnitude
@@ -44,7 +59,7 @@ def solve_damped(
     step = torch.cholesky_solve(rhs, factor).neg()
     if not scaled.requires_grad:
         step = torch.where(where, step, 0.0)
-    return (scale * step).squeeze(-1), positive, step.squeeze(-1)
+    return Damped((scale * step).squeeze(-1), positive, step.squeeze(-1), factor, scale)
 
 
 def solve_positive(
