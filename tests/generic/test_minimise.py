@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import posegrad as pg
 from posegrad import Status
-from posegrad.testing import central_difference, relative_error
+from posegrad.testing import central_difference, random_scene, relative_error
 
 _V = torch.tensor([0.7, -0.4, 1.1, 0.3], dtype=torch.float64)
 
@@ -280,6 +280,32 @@ def test_nonconvex_objective_with_a_nonlinear_constraint() -> None:
         leaf = a.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(solve(leaf, adjoint).sum(), leaf)
         assert relative_error(gradient, expected, 1e-3).max() < 1e-8
+
+
+def test_a_pose_under_a_constraint() -> None:
+    """The camera's distance from the origin is known: constraint and manifold together."""
+    scene = random_scene(2, 6, noise=3.0)
+
+    def solve(points2d: Tensor) -> pg.Solution:
+        copies = len(points2d) // 2
+        start = pg.Pose(scene.pose.R.repeat_interleave(copies, 0), scene.pose.t.repeat_interleave(copies, 0))
+        return pg.minimise(
+            lambda pose, a: pg.reprojection_residuals(a[0], a[1], scene.K, pose).square().sum((-1, -2)),
+            start,
+            (points2d, scene.points3d.repeat_interleave(copies, 0)),
+            equality=lambda pose, a: pose.t.square().sum(-1, keepdim=True) - 49,
+        )
+
+    def loss(pose: pg.Pose) -> Tensor:
+        return pose.t @ _V[:3] + pose.R[:, 0, 1] - pose.R[:, 2, 0]
+
+    leaf = scene.points2d.clone().requires_grad_()
+    solution = solve(leaf)
+    assert bool(solution.ok.all()), solution.describe()
+    torch.testing.assert_close(solution.variable.t.norm(dim=-1), torch.full((2,), 7.0).double())
+    (gradient,) = torch.autograd.grad(loss(solution.variable).sum(), leaf)
+    expected = central_difference(lambda x: loss(solve(x).variable), scene.points2d, 1e-2)
+    assert relative_error(gradient, expected, 1e-3).max() < 1e-7
 
 
 def test_verdicts() -> None:
