@@ -34,8 +34,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of repeated calls of every method, in turns, so that what else the machine does hits all alike.
 
-    They must have been called before. Each gets ``budget`` seconds, but no fewer than three calls; one call, if that took
-    longer than ``limit``.
+    They must have been called before. Each gets ``budget`` seconds, but no fewer than three calls; one call, if that
+    took longer than ``limit``.
     """
     times: dict[str, list[float]] = {}
     for name, run in runs.items():
