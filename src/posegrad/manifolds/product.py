@@ -19,6 +19,7 @@ class Product(Manifold):
     Args:
         parts: a tuple of the parts' manifolds, in the order of the variable's values.
 
+    >>> from posegrad.manifolds import Positive, Sphere
     >>> Product((Positive(), Sphere())).dimension((torch.ones(1, 1), torch.tensor([[1.0, 0.0]])))
     2
     """
@@ -82,6 +83,7 @@ def manifold_of(variable: Any, given: Any = None, name: str = "init") -> Manifol
         given: None, a :class:`Manifold`, or a tuple, list or dict like the variable's whose values are either.
         name: for errors.
 
+    >>> from posegrad.manifolds import Positive
     >>> manifold_of((torch.zeros(1, 3), Pose.identity(1)))
     Product(parts=(Euclidean(), SE3()))
     >>> manifold_of({"scale": torch.ones(1, 1), "x": torch.ones(1, 2)}, {"scale": Positive()})
