@@ -66,8 +66,8 @@ def solve_positive(
     H: Float[Tensor, "B D D"], b: Float[Tensor, "B D"]
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
     """Solve ``H u = b`` for positive definite H by Cholesky; (zero, False) where it is not."""
-    u, positive, _ = solve_damped(H, -b, b.new_zeros(b.shape[0]))
-    return u, positive
+    damped = solve_damped(H, -b, b.new_zeros(b.shape[0]))
+    return damped.delta, damped.positive
 
 
 def solve_symmetric(
