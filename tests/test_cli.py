@@ -151,6 +151,14 @@ def test_eval_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     fails_with_one_line(["eval", str(tmp_path)], capsys, "config.json")
 
 
+@pytest.fixture
+def without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of the test, with no published data in sight."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("POSEGRAD_DATA", raising=False)
+
+
 @pytest.mark.parametrize(
     ("experiment", "options", "printed"),
     [
@@ -163,13 +171,9 @@ def test_demo(
     experiment: str,
     options: tuple[str, ...],
     printed: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    without_data: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.delenv("POSEGRAD_DATA", raising=False)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
     assert cli.main(["demo", experiment, *options, "--steps", "2"]) == 0
     assert printed in capsys.readouterr().out
     folder = Path("runs", experiment)
@@ -190,13 +194,9 @@ def test_demo(
 def test_a_demo_that_cannot_run(
     words: list[str],
     expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    without_data: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.delenv("POSEGRAD_DATA", raising=False)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
     Path("file").write_text("")
     fails_with_one_line(["demo", *words], capsys, expected)
 

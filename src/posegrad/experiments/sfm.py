@@ -59,7 +59,7 @@ class SfmConfig(ExperimentConfig):
     """Poses of the first step: the paper's, refined, or the best there are."""
     mirror: bool = True
     """Go on from the mirror image of the structure, once, when a run has stalled above its limit: seen from afar,
-    structure and mirror image look nearly alike, and most runs end in the wrong one first. Not in the paper's code."""
+    structure and mirror image look nearly alike, and half of the runs end in the wrong one. Not in the paper's code."""
 
     QUICK: ClassVar[dict[str, Any]] = {"points": 200, "steps": 400, "loss_below": 2e-11, "stall": 2e-13}
 

@@ -53,8 +53,15 @@ def _way(axis: Axes, way: np.ndarray, target: np.ndarray) -> None:
     axis.grid(alpha=0.3)
 
 
-def _loss(axis: Axes, losses: Sequence[float]) -> None:
-    axis.semilogy(np.arange(len(losses)), losses, color=BLUE, linewidth=1.3)
+def _loss(axis: Axes, losses: Sequence[float], window: int = 1) -> None:
+    """The losses; where they are of a few items each, pale, with the mean of so many steps over them."""
+    steps = np.arange(len(losses))
+    if len(losses) > window > 1:
+        axis.semilogy(steps, losses, color=BLUE, linewidth=0.6, alpha=0.35)
+        mean = np.convolve(losses, np.ones(window) / window, mode="valid")
+        axis.semilogy(steps[window - 1 :], mean, color=BLUE, linewidth=1.3)
+    else:
+        axis.semilogy(steps, losses, color=BLUE, linewidth=1.3)
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     axis.grid(alpha=0.3)
@@ -131,7 +138,7 @@ def plot_learned_camera(
         path: the file to write.
     """
     figure = _figure(12, 3.4)
-    _loss(figure.add_subplot(1, 3, 1), losses)
+    _loss(figure.add_subplot(1, 3, 1), losses, window=30)
     _parameters(figure.add_subplot(1, 3, 2), curves, references)
     axis = figure.add_subplot(1, 3, 3)
     styles = ((GREEN, "-"), (RED, ":"), (BLUE, "--"))
