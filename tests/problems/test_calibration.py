@@ -89,7 +89,7 @@ def test_bad_views_are_left_out_and_change_nothing() -> None:
     weights = torch.ones(9, 48, dtype=torch.float64)
     points3d = scene.points3d.expand(9, 48, 3).clone()
     points2d[0, 3] = torch.nan
-    mask[1, 3:] = False
+    mask[1, 2:] = False
     weights[2, 0] = -1.0
     points3d[3, :, 1] = 0.0  # on a line
     mask[4, ::2], points2d[4, ::2] = False, torch.inf  # half of a view will do
@@ -167,7 +167,7 @@ def test_too_little_data() -> None:
     scene = views("PINHOLE", num_views=1, tilt=0.7)
     one = pg.calibrate_camera(scene.points2d, scene.points3d, model="PINHOLE", image_size=SIZE)
     assert one.status.item() == pg.Status.DEGENERATE
-    none = pg.calibrate_camera(scene.points2d[:, :3], scene.points3d[:3], model="PINHOLE", image_size=SIZE)
+    none = pg.calibrate_camera(scene.points2d[:, :2], scene.points3d[:2], model="PINHOLE", image_size=SIZE)
     assert none.status.item() == pg.Status.TOO_FEW_POINTS
 
 

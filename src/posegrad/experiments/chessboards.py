@@ -92,10 +92,19 @@ def run_chessboards(config: ChessboardConfig) -> Report:
     check_writable(config.out)
     views = read_views(config.data, config.camera)
     run = learn_camera(config, views)
-    rows = {"start": run.values[0], "learned": run.values[-1], "OpenCV": views.reference}
-    rms = {"start": run.first_rms, "learned": run.rms, "OpenCV": views.reference_rms}
-    if hasattr(pg, "calibrate_camera"):
-        rows["calibrated"], rms["calibrated"] = _calibrated(views)
+    calibrated, calibrated_rms = _calibrated(views)
+    rows = {
+        "start": run.values[0],
+        "learned": run.values[-1],
+        "calibrated": calibrated,
+        "OpenCV": views.reference,
+    }
+    rms = {
+        "start": run.first_rms,
+        "learned": run.rms,
+        "calibrated": calibrated_rms,
+        "OpenCV": views.reference_rms,
+    }
     numbers = {
         "settings": config.to_dict(),
         "parameters": {name: dict(zip(_NAMES, row.tolist(), strict=True)) for name, row in rows.items()},
