@@ -1,0 +1,66 @@
+"""The block of 8-byte numbers from which a kernel reads everything: addresses, strides, settings.
+
+One argument in place of forty, and one compiled kernel for all layouts and dtypes: an array is its address, strides in
+elements (zero where it is shared by the batch) and whether it is float32. :mod:`posegrad.problems.fused` writes it.
+"""
+
+import struct
+from itertools import accumulate
+
+_FIELDS = {
+    "COUNT": 1,  # points of an item
+    "PASSES": 7,  # addresses of the camera family's passes
+    "PIXELS": 5,  # address, strides by item, point, coordinate; single
+    "POINTS": 5,  # likewise
+    "WEIGHTS": 7,  # kind (0 none, 1 numbers, 2 per axis, 3 matrices), address, strides by item, point, row, column; single
+    "MASK": 3,  # address (0: none), strides by item, point
+    "CAMERA": 11,  # address, stride by item, single; offsets of the coefficients, -1 where one is zero
+    "NUM_PIXEL": 1,  # how many of the coefficients are in pixels
+    "LIMIT": 3,  # squared radius of the field: address (0: none), stride by item, single
+    "INIT_R": 5,  # address (0: none), strides by item, row, column; single
+    "INIT_T": 4,  # address, strides by item, coordinate; single
+    "LOSS": 1,  # its number in losses.NAMES
+    "SCALE": 3,  # address (0: none), stride by item, single
+    "ALPHA": 3,  # likewise
+    "MAX_STEPS": 1,
+    "LEAST": 1,  # points that an item must have
+    # float64: of the solver; machine epsilon and root of the smallest number of the points' dtype, epsilon of points3d's
+    "DAMPING": 1,
+    "TOLERANCE": 1,
+    "SINGULAR": 1,
+    "EPS": 1,
+    "TINY": 1,
+    "POINTS_EPS": 1,
+    # integers again; the outputs of the forward pass are contiguous
+    "OUT_SINGLE": 1,
+    "OUT": 7,  # addresses: R, t, status, cost, steps, decrement, Hessian
+    "STATE": 1,  # address: what the gradient needs, float64
+    # the backward pass alone
+    "COTANGENT_R": 5,  # as INIT_R
+    "COTANGENT_T": 5,  # as INIT_T
+    "GAUSS_NEWTON": 1,  # whether the adjoint's Hessian is
+    "BY_PIXELS": 4,  # gradients, contiguous: address (0: not wanted), strides by item and by slot, single
+    "BY_POINTS": 4,
+    "BY_WEIGHTS": 4,
+    "BY_CAMERA": 4,
+    "MAX_GAIN": 1,  # float64; 0: none
+}
+_OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=False))
+SIZE = sum(_FIELDS.values())
+
+COUNT, PASSES, PIXELS, POINTS = (_OFFSETS[name] for name in ("COUNT", "PASSES", "PIXELS", "POINTS"))
+WEIGHTS, MASK, CAMERA, NUM_PIXEL = (_OFFSETS[name] for name in ("WEIGHTS", "MASK", "CAMERA", "NUM_PIXEL"))
+LIMIT, INIT_R, INIT_T, LOSS = (_OFFSETS[name] for name in ("LIMIT", "INIT_R", "INIT_T", "LOSS"))
+SCALE, ALPHA, MAX_STEPS, LEAST = (_OFFSETS[name] for name in ("SCALE", "ALPHA", "MAX_STEPS", "LEAST"))
+DAMPING, TOLERANCE, SINGULAR, EPS = (_OFFSETS[name] for name in ("DAMPING", "TOLERANCE", "SINGULAR", "EPS"))
+TINY, POINTS_EPS, OUT_SINGLE, OUT = (_OFFSETS[name] for name in ("TINY", "POINTS_EPS", "OUT_SINGLE", "OUT"))
+STATE, COTANGENT_R, COTANGENT_T = (_OFFSETS[name] for name in ("STATE", "COTANGENT_R", "COTANGENT_T"))
+GAUSS_NEWTON, BY_PIXELS, BY_POINTS = (_OFFSETS[name] for name in ("GAUSS_NEWTON", "BY_PIXELS", "BY_POINTS"))
+BY_WEIGHTS, BY_CAMERA, MAX_GAIN = (_OFFSETS[name] for name in ("BY_WEIGHTS", "BY_CAMERA", "MAX_GAIN"))
+
+#: how the two passes' parts of the block are written
+FORWARD = struct.Struct(f"={DAMPING}q6d{COTANGENT_R - OUT_SINGLE}q")
+BACKWARD = struct.Struct(f"={MAX_GAIN - COTANGENT_R}qd")
+
+#: state of an item: conditioned pose (12), upper half of the conditioned Hessian (21), whether it converged
+STATE_HESSIAN, STATE_OK, NUM_STATE = 12, 33, 34
