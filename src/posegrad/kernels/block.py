@@ -37,12 +37,13 @@ _FIELDS = {
     "STATE": 1,  # address: what the gradient needs, float64
     # the backward pass alone
     "COTANGENT_R": 5,  # as INIT_R
-    "COTANGENT_T": 5,  # as INIT_T
+    "COTANGENT_T": 4,  # as INIT_T
     "GAUSS_NEWTON": 1,  # whether the adjoint's Hessian is
     "BY_PIXELS": 4,  # gradients, contiguous: address (0: not wanted), strides by item and by slot, single
     "BY_POINTS": 4,
     "BY_WEIGHTS": 4,
-    "BY_CAMERA": 4,
+    "BY_CAMERA": 4,  # float64, in the order of the user's parameters; how many, and which each coefficient is
+    "BY_CAMERA_PARAMETERS": 9,
     "MAX_GAIN": 1,  # float64; 0: none
 }
 _OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=False))
@@ -57,10 +58,12 @@ TINY, POINTS_EPS, OUT_SINGLE, OUT = (_OFFSETS[name] for name in ("TINY", "POINTS
 STATE, COTANGENT_R, COTANGENT_T = (_OFFSETS[name] for name in ("STATE", "COTANGENT_R", "COTANGENT_T"))
 GAUSS_NEWTON, BY_PIXELS, BY_POINTS = (_OFFSETS[name] for name in ("GAUSS_NEWTON", "BY_PIXELS", "BY_POINTS"))
 BY_WEIGHTS, BY_CAMERA, MAX_GAIN = (_OFFSETS[name] for name in ("BY_WEIGHTS", "BY_CAMERA", "MAX_GAIN"))
+BY_CAMERA_PARAMETERS = _OFFSETS["BY_CAMERA_PARAMETERS"]
 
 #: how the two passes' parts of the block are written
 FORWARD = struct.Struct(f"={DAMPING}q6d{COTANGENT_R - OUT_SINGLE}q")
 BACKWARD = struct.Struct(f"={MAX_GAIN - COTANGENT_R}qd")
 
-#: state of an item: conditioned pose (12), upper half of the conditioned Hessian (21), whether it converged
-STATE_HESSIAN, STATE_OK, NUM_STATE = 12, 33, 34
+#: state of an item: conditioned pose (12), the user's translation (3), upper half of the conditioned Hessian (21), whether
+#: it converged
+STATE_T, STATE_HESSIAN, STATE_OK, NUM_STATE = 12, 15, 36, 37

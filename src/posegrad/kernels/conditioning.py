@@ -68,10 +68,11 @@ def or_one(scale):
 
 
 @helper
-def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general):
+def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general, everything):
     """Fill rows, camera and units.
 
-    Returns the status, how many points are used, and whether ``kept`` tells which: without it, they are all.
+    Returns the status, how many points are used, how many are not masked (those of weight zero come last, and are in
+    the rows if ``everything``), and whether ``kept`` tells which they are: else they are as the user gave them.
     """
     b = integers(block_at)
     count, indexed = b[block.COUNT], False
@@ -79,11 +80,11 @@ def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, gene
     kept = integers(kept_at)
     if b[block.MASK] != 0:
         mask, step = flags(b[block.MASK] + item * b[block.MASK + 1]), b[block.MASK + 2]
-        used = 0
+        left = 0
         for i in range(count):
-            kept[used] = i
-            used += 1 if mask[i * step] != 0 else 0
-        indexed, count = used < count, used
+            kept[left] = i
+            left += 1 if mask[i * step] != 0 else 0
+        indexed, count = left < count, left
     bad = 0.0
     for array, first, length in ((block.PIXELS, 0, 2), (block.POINTS, POINT, 3)):
         for k in range(length):
@@ -95,13 +96,14 @@ def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, gene
     if b[block.WEIGHTS] != 0:
         bad += gather_weights(block_at, item, rows_at, pitch, kept_at, indexed, count)
         invalid, enough, largest, zeros = judge_weights(block_at, rows_at, pitch, count)
+        used = count
         if zeros > 0:
-            count = drop_zeros(rows_at, pitch, kept_at, indexed, count)
+            used = zeros_last(rows_at, pitch, kept_at, indexed, count)
             indexed = True
         if enough < b[block.LEAST]:
             status = TOO_FEW_POINTS
     else:
-        invalid = False
+        invalid, used = False, count
         ones = doubles(rows_at + WEIGHT * row)
         for i in range(count):
             ones[i] = 1.0
@@ -126,9 +128,9 @@ def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, gene
         status = NOT_FINITE
     if status == CONVERGED:
         rounding, matrices = doubles(block_at)[block.POINTS_EPS], b[block.WEIGHTS] > 1
-        if scale_rows(rows_at, pitch, count, units_at, rounding, general, matrices):
+        if scale_rows(rows_at, pitch, used, count if everything else used, units_at, rounding, general, matrices):
             status = DEGENERATE
-    return status, count, indexed
+    return status, used, count, indexed
 
 
 @helper
@@ -188,17 +190,21 @@ def judge_weights(block_at, rows_at, pitch, count):
 
 
 @helper
-def drop_zeros(rows_at, pitch, kept_at, indexed, count):
-    """Leave out the points of weight zero; how many are left."""
+def zeros_last(rows_at, pitch, kept_at, indexed, count):
+    """Move the points of weight zero behind the others; how many others there are."""
     rows, kept = doubles(rows_at), integers(kept_at)
+    xx, yy = doubles(rows_at + 8 * WEIGHT * pitch), doubles(rows_at + 8 * (WEIGHT + 2) * pitch)
+    if not indexed:
+        for i in range(count):
+            kept[i] = i
     used = 0
     for i in range(count):
-        xx, yy = rows[WEIGHT * pitch + i], rows[(WEIGHT + 2) * pitch + i]
-        rows_of_kept = kept[i] if indexed else i
-        for k in range(RHO1):
-            rows[k * pitch + used] = rows[k * pitch + i]
-        kept[used] = rows_of_kept
-        used += 1 if xx != 0.0 or yy != 0.0 else 0
+        if xx[i] != 0.0 or yy[i] != 0.0:
+            for k in range(RHO1):
+                at = k * pitch
+                rows[at + used], rows[at + i] = rows[at + i], rows[at + used]
+            kept[used], kept[i] = kept[i], kept[used]
+            used += 1
     return used
 
 
@@ -278,8 +284,8 @@ def judge_init(block_at, item):
 
 
 @helper
-def scale_rows(rows_at, pitch, count, units_at, rounding, general, matrices):
-    """Centre and scale everything; whether the points lie on a line, up to their rounding."""
+def scale_rows(rows_at, pitch, count, total, units_at, rounding, general, matrices):
+    """Centre and scale everything by the first ``count`` points, and fill up behind the last of all; whether the points lie on a line, up to their rounding."""
     unit = doubles(units_at)
     row = 8 * pitch
     u, v = doubles(rows_at), doubles(rows_at + row)
@@ -301,13 +307,16 @@ def scale_rows(rows_at, pitch, count, units_at, rounding, general, matrices):
     size = or_one(math.sqrt(spread / count))
     unit[CENTRE], unit[CENTRE + 1], unit[CENTRE + 2], unit[SIZE] = c0, c1, c2, size
     small, pixel, weight = 1.0 / size, 1.0 / unit[FOCAL], 1.0 / unit[WEIGHT_UNIT]
-    p00 = p01 = p02 = p11 = p12 = p22 = 0.0
-    for i in range(count):
-        e0, e1, e2 = (a[i] - c0) * small, (b[i] - c1) * small, (d[i] - c2) * small
-        a[i], b[i], d[i] = e0, e1, e2
+    for i in range(total):
+        a[i] = (a[i] - c0) * small
+        b[i] = (b[i] - c1) * small
+        d[i] = (d[i] - c2) * small
         u[i] *= pixel
         v[i] *= pixel
         xx[i] *= weight
+    p00 = p01 = p02 = p11 = p12 = p22 = 0.0
+    for i in range(count):
+        e0, e1, e2 = a[i], b[i], d[i]
         p00 += e0 * e0
         p01 += e0 * e1
         p02 += e0 * e2
@@ -315,14 +324,14 @@ def scale_rows(rows_at, pitch, count, units_at, rounding, general, matrices):
         p12 += e1 * e2
         p22 += e2 * e2
     if matrices:
-        for i in range(count):
+        for i in range(total):
             xy[i] *= weight
             yy[i] *= weight
     elif general:
-        for i in range(count):
+        for i in range(total):
             xy[i] = 0.0
             yy[i] = xx[i]
-    for i in range(count, padded(count)):
+    for i in range(total, padded(total)):
         u[i], v[i], a[i], b[i], d[i] = u[0], v[0], a[0], b[0], d[0]
         xx[i] = xy[i] = yy[i] = 0.0
     # the scatter has trace 1; its second eigenvalue is about half of 1 - tr(scatter^2)

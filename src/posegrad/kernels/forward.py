@@ -119,14 +119,16 @@ def hand_back(block_at, item, work, status, cost, steps, decrement):
     single, out = b[block.OUT_SINGLE], integers(block_at + 8 * block.OUT)
     for k in range(9):
         write(out[0], 9 * item + k, single, p[k])
+    state = b[block.STATE] + 8 * block.NUM_STATE * item
     for i in range(3):
         centre = p[3 * i] * unit[0] + p[3 * i + 1] * unit[1] + p[3 * i + 2] * unit[2]
-        write(out[1], 3 * item + i, single, unit[SIZE] * p[9 + i] - centre)
+        t = unit[SIZE] * p[9 + i] - centre
+        doubles(state)[block.STATE_T + i] = t
+        write(out[1], 3 * item + i, single, t)
     integers(out[2])[item], integers(out[4])[item] = status, steps
     scale = unit[FOCAL] * unit[FOCAL] * unit[WEIGHT_UNIT]
     write(out[3], item, single, cost * scale)
     write(out[5], item, single, decrement * math.sqrt(scale))
-    state = b[block.STATE] + 8 * block.NUM_STATE * item
     copy(state, work + 8 * POSE, 12)
     copy(state + 8 * block.STATE_HESSIAN, work + 8 * SUMS, 21)
     doubles(state)[block.STATE_OK] = 1.0 if status == CONVERGED else 0.0
@@ -151,8 +153,8 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
     )
     general = b[block.WEIGHTS] > 1 or b[block.LOSS] != SQUARED
     unit[0], unit[1], unit[2], unit[SIZE] = 0.0, 0.0, 0.0, 1.0
-    status, used, _ = condition(
-        block_at, item, rows_at, pitch, kept_at, work + 8 * CAMERA, work + 8 * UNITS, general
+    status, used, _, _ = condition(
+        block_at, item, rows_at, pitch, kept_at, work + 8 * CAMERA, work + 8 * UNITS, general, False
     )
     cost, decrement, steps = 0.0, 0.0, 0
     if status == CONVERGED:

@@ -70,7 +70,8 @@ def _squares(family: Family) -> Any:
             outside += out
             u -= x[i]
             v -= y[i]
-            square[i] = u * (wxx[i] * u + 2.0 * wxy[i] * v) + wyy[i] * v * v
+            s = u * (wxx[i] * u + 2.0 * wxy[i] * v) + wyy[i] * v * v
+            square[i] = s if out == 0.0 else 0.0
         return outside
 
     return squares
@@ -213,9 +214,12 @@ def _pull(family: Family, general: bool) -> Any:
             q2 = r20 * a[i] + r21 * b[i] + r22 * d[i]
             X, Y, Z = q0 + t0, q1 + t1, q2 + t2
             mx, my, mz = w1 * q2 - w2 * q1 + m0, w2 * q0 - w0 * q2 + m1, w0 * q1 - w1 * q0 + m2
-            u, v, out, u0, u1, u2, v0, v1, v2 = image(c, X, Y, Z)
-            u -= x[i]
-            v -= y[i]
+            # a point of weight zero may lie outside: look at one on the axis instead, and give it no gradient
+            inside = image(c, X, Y, Z)[2] == 0.0
+            X, Y, Z = X if inside else 0.0, Y if inside else 0.0, Z if inside else 1.0
+            u, v, _, u0, u1, u2, v0, v1, v2 = image(c, X, Y, Z)
+            u = u - x[i] if inside else 0.0
+            v = v - y[i] if inside else 0.0
             du, dv = u0 * mx + u1 * my + u2 * mz, v0 * mx + v1 * my + v2 * mz
             if general:
                 k1, k2 = rho1[i], rho2[i]

@@ -17,12 +17,13 @@ from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
-from posegrad.problems import weighting
+from posegrad.problems import fused, weighting
 from posegrad.problems.call import Call
 from posegrad.problems.conditioning import Units
 from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
+from posegrad.problems.fused import Request, Unserved
 from posegrad.problems.prior import PosePrior
 from posegrad.problems.reprojection import Correspondences
 from posegrad.problems.search import Hints, Search
@@ -33,6 +34,9 @@ from posegrad.robust import RobustLoss
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
 # Two fits are both exact when their costs, in squared focal lengths, are rounding.
 _EXACT = 1e-20
+
+
+Backend = Literal["auto", "torch", "kernels"]
 
 
 @_pytree.register
@@ -82,7 +86,7 @@ def solve_pnp(
     num_solutions: int = 1,
     solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
-    backend: Literal["auto", "torch"] = "auto",
+    backend: Backend = "auto",
 ) -> PnPSolution:
     """Solve Perspective-n-Point for a batch, with exact gradients.
 
@@ -111,7 +115,10 @@ def solve_pnp(
         num_solutions: how many of the best minima to return in ``alternatives``; more than 1 needs a global start.
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
-        backend: ``"auto"`` or ``"torch"`` (any device).
+        backend: ``"torch"`` (any device), ``"kernels"`` (fused, for the CPU), or ``"auto"``: kernels where they serve the
+            call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior, a
+            constraint, several solutions or ``Unrolled()``, outside of transforms and without a gradient for the loss's
+            parameters. Both give the same answers and gradients, to rounding.
 
     Returns:
         A :class:`PnPSolution`. Work is done in float64 (on devices that have it) and handed back in the dtype of
@@ -140,8 +147,15 @@ def solve_pnp(
     >>> torch.allclose(solution.pose.t, pose.t)
     True
     """
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend: got {backend!r}, expected 'auto' or 'torch'")
+    if backend != "torch":
+        options = (prior, constraint, num_solutions)
+        request = Request(points2d, points3d, camera, weights, mask, loss, init, solver, adjoint)
+        try:
+            return _fused(request, options)
+        except Unserved as unserved:
+            reason = str(unserved)
+    if backend not in ("auto", "torch", "kernels"):
+        raise ValueError(f"backend: got {backend!r}, expected 'auto', 'torch' or 'kernels'")
     if not isinstance(solver, LevenbergMarquardt):
         raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(adjoint, Implicit | Unrolled):
@@ -156,7 +170,40 @@ def solve_pnp(
     device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
         call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, prior, constraint, init)
+        if backend == "kernels":
+            call.check()
+            raise ValueError(f"backend: 'kernels' does not serve this call: {reason}; use 'auto' or 'torch'")
         return _solve(admit(call), solver, adjoint, num_solutions)
+
+
+def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | None, int]) -> PnPSolution:
+    """The short way; raises where it does not lead."""
+    if type(request.solver) is not LevenbergMarquardt or type(request.adjoint) is not Implicit:
+        raise Unserved("the adjoint is not pg.Implicit(...)")
+    if options != (None, None, 1):
+        raise Unserved("there is a prior, a constraint or more than one solution asked for")
+    answer = fused.solve(request, _again)
+    pose, solution = object.__new__(Pose), object.__new__(PnPSolution)
+    pose.__dict__.update(R=answer.R, t=answer.t)  # as the constructors of these frozen classes would do it
+    solution.__dict__.update(
+        variable=pose,
+        status=answer.status,
+        cost=answer.cost,
+        num_steps=answer.num_steps,
+        decrement=answer.decrement,
+        hessian=answer.hessian,
+        alternatives=None,
+        ambiguity=None,
+    )
+    return solution
+
+
+def _again(request: Request, init: Pose) -> Pose:
+    """The pose by torch operations, differentiable to any order."""
+    points2d, points3d, camera, weights, mask, loss, _, solver, adjoint = request
+    call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, None, None, init)
+    with torch.autocast("cpu", enabled=False):
+        return _solve(admit(call), solver, adjoint, 1).pose
 
 
 def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint, count: int) -> PnPSolution:
@@ -269,11 +316,11 @@ class PnP(nn.Module):
         solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
         adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
         num_solutions: int = 1,
-        backend: Literal["auto", "torch"] = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         self.solver, self.adjoint, self.num_solutions = solver, adjoint, num_solutions
-        self.backend: Literal["auto", "torch"] = backend
+        self.backend: Backend = backend
 
     def forward(
         self,
