@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 
 from posegrad.kernels import block, jit, passes
-from posegrad.kernels.conditioning import CENTRE, FOCAL, SHAPE, SIZE, SQUARE, WEIGHT_UNIT, condition, padded, read
+from posegrad.kernels.conditioning import (
+    EVERYTHING,
+    FOCAL,
+    GENERAL,
+    SHAPE,
+    SIZE,
+    SQUARE,
+    WEIGHT_UNIT,
+    condition,
+    padded,
+    read,
+)
 from posegrad.kernels.forward import write
 from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.linear import entry, solve
 from posegrad.kernels.losses import SQUARED, evaluate
 from posegrad.kernels.passes import BY_PIXEL, BY_POINT, BY_WEIGHT, NUM_COEFFICIENTS, NUM_PULLED, NUM_ROWS
-from posegrad.kernels.solver import CAMERA, DAMPED, DELTA, NUM_WORK, POSE, SUMS, TRIAL, UNITS, copy, evaluate_at
+from posegrad.kernels.solver import CAMERA, DAMPED, DELTA, FOUND, NUM_WORK, POSE, SUMS, TRIAL, UNITS, copy, evaluate_at
 
 _SMALLEST = 2.2250738585072014e-308
 
@@ -179,10 +190,14 @@ def pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept_at, work):
         zero(block_at, block.BY_WEIGHTS, item, (1 if kind == 1 else 2 if kind == 2 else 4) * total)
         return
     general = b[block.WEIGHTS] > 1 or b[block.LOSS] != SQUARED
-    _, _, used, indexed = condition(
-        block_at, item, rows_at, pitch, kept_at, work + 8 * CAMERA, work + 8 * UNITS, general, True
+    mode = EVERYTHING + (GENERAL if general else 0)
+    camera_at, units_at, found_at = work + 8 * CAMERA, work + 8 * UNITS, work + 8 * FOUND
+    condition(
+        b[block.CONDITION],
+        (block_at, item, rows_at, pitch, kept_at, camera_at, units_at, found_at, mode),
     )
-    count, pose_at, camera_at = padded(used), work + 8 * POSE, work + 8 * CAMERA
+    used, indexed = integers(found_at)[1], integers(found_at)[2] != 0
+    count, pose_at = padded(used), work + 8 * POSE
     copy(pose_at, state, 12)
     gain, gauss_newton = doubles(block_at)[block.MAX_GAIN], b[block.GAUSS_NEWTON] != 0
     if gauss_newton or gain > 0.0:
@@ -190,7 +205,7 @@ def pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept_at, work):
     elif general:
         first, second = rows_at + 8 * passes.RHO1 * pitch, rows_at + 8 * passes.RHO2 * pitch
         passes.call(b[block.PASSES], (rows_at, pitch, count, camera_at, pose_at, 0, work))
-        evaluate(b[block.LOSS], unit[SQUARE], unit[SHAPE], count, first, second)
+        evaluate(b[block.EVALUATE], (b[block.LOSS], unit[SQUARE], unit[SHAPE], count, first, second))
     pull_back(block_at, item, work)
     hessian = work + 8 * SUMS if gauss_newton else state + 8 * block.STATE_HESSIAN
     for k in range(6):

@@ -10,6 +10,7 @@ from itertools import accumulate
 _FIELDS = {
     "COUNT": 1,  # points of an item
     "PASSES": 7,  # addresses of the camera family's passes
+    "PARTS": 3,  # addresses of conditioning.condition, losses.evaluate, solver.judge
     "PIXELS": 5,  # address, strides by item, point, coordinate; single
     "POINTS": 5,  # likewise
     "WEIGHTS": 7,  # kind (0 none, 1 numbers, 2 per axis, 3 matrices), address, strides by item, point, row, column; single
@@ -50,6 +51,7 @@ _OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=Fal
 SIZE = sum(_FIELDS.values())
 
 COUNT, PASSES, PIXELS, POINTS = (_OFFSETS[name] for name in ("COUNT", "PASSES", "PIXELS", "POINTS"))
+CONDITION, EVALUATE, JUDGE = range(_OFFSETS["PARTS"], _OFFSETS["PARTS"] + 3)
 WEIGHTS, MASK, CAMERA, NUM_PIXEL = (_OFFSETS[name] for name in ("WEIGHTS", "MASK", "CAMERA", "NUM_PIXEL"))
 LIMIT, INIT_R, INIT_T, LOSS = (_OFFSETS[name] for name in ("LIMIT", "INIT_R", "INIT_T", "LOSS"))
 SCALE, ALPHA, MAX_STEPS, LEAST = (_OFFSETS[name] for name in ("SCALE", "ALPHA", "MAX_STEPS", "LEAST"))

@@ -5,8 +5,11 @@ masked or of weight zero are left out.
 """
 
 import math
+from typing import Any
 
-from posegrad.kernels import block
+from numba import types
+
+from posegrad.kernels import block, jit
 from posegrad.kernels.jit import doubles, flags, helper, inlined, integers, singles
 from posegrad.kernels.losses import SQUARED
 from posegrad.kernels.passes import LANES, POINT, RHO1, WEIGHT
@@ -68,7 +71,7 @@ def or_one(scale):
 
 
 @helper
-def condition(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general, everything):
+def condition_item(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general, everything):
     """Fill rows, camera and units.
 
     Returns the status, how many points are used, how many are not masked (those of weight zero come last, and are in
@@ -341,3 +344,28 @@ def scale_rows(rows_at, pitch, count, total, units_at, rounding, general, matric
     limit = _COLLINEAR_ROUNDINGS * rounding * (1.0 + math.sqrt(c0 * c0 + c1 * c1 + c2 * c2) / size)
     limit = min(limit, _COLLINEAR_AT_MOST)
     return second < max(limit * limit, 64.0 * _EPS)
+
+
+SIGNATURE = types.int64(*[types.int64] * 9)
+#: ``(address, (block, item, rows, pitch, kept, camera, units, found, mode))``
+condition = jit.calling(SIGNATURE)
+#: modes: bits
+GENERAL, EVERYTHING = 1, 2
+
+
+def compile_condition() -> Any:
+    """:func:`condition_item`, to be called by address: returns the status and writes the rest to ``found``."""
+    source = jit.stamp()
+
+    @jit.by_address(SIGNATURE)
+    def conditioned(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, found_at, mode):
+        source  # noqa: B018
+        general, everything = mode & GENERAL != 0, mode & EVERYTHING != 0
+        status, used, count, indexed = condition_item(
+            block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general, everything
+        )
+        found = integers(found_at)
+        found[0], found[1], found[2] = used, count, 1 if indexed else 0
+        return status
+
+    return conditioned

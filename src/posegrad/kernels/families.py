@@ -40,16 +40,17 @@ MATRIX = Model(_PINHOLE, (0, 4, 2, 5, 1, _0, _0, _0), 5)
 
 
 class Kernels(NamedTuple):
-    """``forward`` and ``backward`` take a block of :mod:`posegrad.kernels.block`, into which the passes' addresses go."""
+    """``forward`` and ``backward`` take a block of :mod:`posegrad.kernels.block`, into which the parts' addresses go."""
 
     forward: Any
     backward: Any
-    passes: tuple[int, ...]
+    parts: tuple[int, ...]
 
 
 _lock = threading.RLock()
 _compiled: dict[str, Kernels] = {}
-_kept: list[Any] = []  # what is called by address
+_common: list[Any] = []  # the two entry points and the parts of all families
+_passes: list[Any] = []  # called by address: to be kept alive
 
 
 def kernels_of(family: str) -> Kernels:
@@ -59,11 +60,13 @@ def kernels_of(family: str) -> Kernels:
         return found
     with _lock:
         if family not in _compiled:
-            from posegrad.kernels import backward, forward, lenses, passes
+            from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, solver
 
-            if not _kept:
-                _kept.extend((forward.compile_forward(), backward.compile_backward()))
+            if not _common:
+                parts = conditioning.compile_condition(), losses.compile_evaluate(), solver.compile_judge()
+                _common.extend((forward.compile_forward(), backward.compile_backward(), *parts))
             compiled = passes.compile_passes(getattr(lenses, family))
-            _kept.append(compiled)
-            _compiled[family] = Kernels(_kept[0], _kept[1], tuple(each.address for each in compiled))
+            _passes.append(compiled)
+            addresses = tuple(each.address for each in (*compiled, *_common[2:]))
+            _compiled[family] = Kernels(_common[0], _common[1], addresses)
         return _compiled[family]

@@ -6,13 +6,24 @@ from typing import Any
 import numpy as np
 
 from posegrad.kernels import block, jit
-from posegrad.kernels.conditioning import CENTRE, CONVERGED, FOCAL, SIZE, WEIGHT_UNIT, condition, padded, read
+from posegrad.kernels.conditioning import (
+    CENTRE,
+    CONVERGED,
+    FOCAL,
+    GENERAL,
+    SIZE,
+    WEIGHT_UNIT,
+    condition,
+    padded,
+    read,
+)
 from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.linear import entry
 from posegrad.kernels.losses import SQUARED
 from posegrad.kernels.passes import COST, NUM_ROWS
 from posegrad.kernels.solver import (
     CAMERA,
+    FOUND,
     INFEASIBLE,
     NUM_WORK,
     POSE,
@@ -153,12 +164,15 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
     )
     general = b[block.WEIGHTS] > 1 or b[block.LOSS] != SQUARED
     unit[0], unit[1], unit[2], unit[SIZE] = 0.0, 0.0, 0.0, 1.0
-    status, used, _, _ = condition(
-        block_at, item, rows_at, pitch, kept_at, work + 8 * CAMERA, work + 8 * UNITS, general, False
+    camera_at, units_at, found_at = work + 8 * CAMERA, work + 8 * UNITS, work + 8 * FOUND
+    mode = GENERAL if general else 0
+    status = condition(
+        b[block.CONDITION],
+        (block_at, item, rows_at, pitch, kept_at, camera_at, units_at, found_at, mode),
     )
     cost, decrement, steps = 0.0, 0.0, 0
     if status == CONVERGED:
-        count = padded(used)
+        count = padded(integers(found_at)[0])
         load_init(block_at, item, work)
         pose_at, sums_at = work + 8 * POSE, work + 8 * SUMS
         if evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, False, general):

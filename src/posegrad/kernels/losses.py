@@ -4,7 +4,11 @@ The formulas are those of :mod:`posegrad.robust`, functions of ``u = s / c^2``.
 """
 
 import math
+from typing import Any
 
+from numba import types
+
+from posegrad.kernels import jit
 from posegrad.kernels.jit import doubles, helper, inlined
 
 #: losses by their code
@@ -14,7 +18,7 @@ _EPS = 2.220446049250313e-16
 
 
 @helper
-def evaluate(kind, square, alpha, count, first_at, second_at):
+def evaluate_row(kind, square, alpha, count, first_at, second_at):
     """In place, s -> rho'(s) in the first row; rho''(s) in the second; the sum of ``rho(s) - rho(0) = rho(s)``.
 
     ``square`` is the scale's. Copies of weight zero have s = 0, which costs nothing.
@@ -93,3 +97,20 @@ def _barron(u, alpha):
         x = alpha * L / 2.0
         value = b * L * (math.expm1(x) / x if abs(x) > 1e-300 else 1.0)
     return value, math.exp(exponent), half_sign * math.exp(exponent - L)
+
+
+SIGNATURE = types.float64(types.int64, types.float64, types.float64, types.int64, types.int64, types.int64)
+#: ``(address, (kind, square, alpha, count, first, second))``
+evaluate = jit.calling(SIGNATURE)
+
+
+def compile_evaluate() -> Any:
+    """:func:`evaluate_row`, to be called by address."""
+    source = jit.stamp()
+
+    @jit.by_address(SIGNATURE)
+    def evaluated(kind, square, alpha, count, first_at, second_at):
+        source  # noqa: B018
+        return evaluate_row(kind, square, alpha, count, first_at, second_at)
+
+    return evaluated

@@ -8,38 +8,24 @@ Newton step, below the tolerance, is taken without looking at where it leads.
 import math
 from typing import Any
 
-import numpy as np
+from numba import types
 
 from posegrad.kernels import block, jit, passes
-from posegrad.kernels.conditioning import (
-    CENTRE,
-    CONVERGED,
-    DEGENERATE,
-    FOCAL,
-    NUM_UNITS,
-    SHAPE,
-    SIZE,
-    SQUARE,
-    WEIGHT_UNIT,
-    condition,
-    padded,
-    read,
-)
-from posegrad.kernels.jit import doubles, helper, integers, singles
+from posegrad.kernels.conditioning import CONVERGED, DEGENERATE, NUM_UNITS, SHAPE, SQUARE
+from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.linear import diagonal, scaled_eigenvalues, solve
-from posegrad.kernels.losses import SQUARED, evaluate
+from posegrad.kernels.losses import evaluate
 from posegrad.kernels.passes import COST, GRADIENT, NUM_SUMS
 from posegrad.optim.status import Status
 
 MAX_STEPS, SADDLE, INFEASIBLE = map(int, (Status.MAX_STEPS, Status.SADDLE, Status.INFEASIBLE))
 
-_EPS, _SMALLEST, _LARGEST_SINGLE = 2.220446049250313e-16, 2.2250738585072014e-308, 3.4028234663852886e38
-_LARGEST = 1.7976931348623157e308
+_EPS, _SMALLEST = 2.220446049250313e-16, 2.2250738585072014e-308
 _SMALL_DECREASE, _SMALL_DECREMENT, _MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e-2, 1e-6, 1e12, 1e-6
 
 #: places of what an item needs beside its rows, among float64 numbers
 POSE, TRIAL, SUMS, TRIAL_SUMS, DELTA, DAMPED, CAMERA, UNITS = 0, 12, 24, 52, 80, 86, 92, 101
-WORK, NUM_WORK = 101 + NUM_UNITS, 101 + NUM_UNITS + 84
+FOUND, WORK, NUM_WORK = 101 + NUM_UNITS, 104 + NUM_UNITS, 104 + NUM_UNITS + 84
 
 
 @helper
@@ -50,8 +36,8 @@ def evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, exact, 
     if general:
         first, second = rows_at + 8 * passes.RHO1 * pitch, rows_at + 8 * passes.RHO2 * pitch
         passes.call(table[0], (rows_at, pitch, count, camera_at, pose_at, 0, sums_at))
-        kind = integers(block_at)[block.LOSS]
-        total = evaluate(kind, unit[SQUARE], unit[SHAPE], count, first, second)
+        b = integers(block_at)
+        total = evaluate(b[block.EVALUATE], (b[block.LOSS], unit[SQUARE], unit[SHAPE], count, first, second))
     which = 1 + (2 if general else 0) + (1 if exact else 0)
     outside = passes.call(table[which], (rows_at, pitch, count, camera_at, pose_at, 0, sums_at))
     sums = doubles(sums_at)
@@ -185,6 +171,8 @@ def finish(block_at, rows_at, pitch, count, work, general, steps, exact):
             retract(pose_at, work + 8 * DELTA, trial_at)
             if damping == 0.0 and math.sqrt(squared) <= tolerance:
                 copy(pose_at, trial_at, 12)
+                if not negligible(work):
+                    evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, True, general)
                 if well_posed(determinant, numbers[block.SINGULAR]):
                     return CONVERGED, steps, math.sqrt(squared)
                 break
@@ -198,8 +186,17 @@ def finish(block_at, rows_at, pitch, count, work, general, steps, exact):
             damping = max(damping * 10.0, _FIRST_NEWTON_DAMPING)
             if damping > _MAX_DAMPING:
                 break
-    status, decrement = judge(block_at, work)
-    return status, steps, decrement
+    status = judge(integers(block_at)[block.JUDGE], (block_at, work))
+    return status, steps, doubles(work + 8 * DELTA)[0]
+
+
+@helper
+def negligible(work):
+    """Whether the last step was too short to change the Hessian: an item may move far at next to no cost."""
+    d, p = doubles(work + 8 * DELTA), doubles(work + 8 * POSE)
+    turn = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    shift = d[3] * d[3] + d[4] * d[4] + d[5] * d[5]
+    return turn < 1e-24 and shift < 1e-24 * (p[9] * p[9] + p[10] * p[10] + p[11] * p[11])
 
 
 @helper
@@ -209,21 +206,36 @@ def well_posed(determinant, singular):
     return determinant > 100.0 * singular
 
 
-@helper
-def judge(block_at, work):
-    """Converged, saddle or degenerate by the eigenvalues of the scaled Hessian; and the decrement with ``|H|`` for H."""
-    numbers, sums = doubles(block_at), doubles(work + 8 * SUMS)
-    for k in range(21):
-        if not abs(sums[k]) < math.inf:
-            return INFEASIBLE, 0.0
-    lowest, nearest, square = scaled_eigenvalues(work + 8 * SUMS, work + 8 * (SUMS + GRADIENT), work + 8 * WORK)
-    decrement = math.sqrt(square)
-    flat = nearest < numbers[block.SINGULAR]
-    for k in range(6):
-        flat = flat or sums[diagonal(k)] == 0.0
-    if flat:
-        return DEGENERATE, decrement
-    stationary = decrement <= 4.0 * numbers[block.TOLERANCE] * (1.0 + math.sqrt(2.0 * sums[COST]))
-    if not stationary:
-        return MAX_STEPS, decrement
-    return (SADDLE if lowest < 0.0 else CONVERGED), decrement
+SIGNATURE = types.int64(types.int64, types.int64)
+#: ``(address, (block, work))``
+judge = jit.calling(SIGNATURE)
+
+
+def compile_judge() -> Any:
+    """Converged, saddle or degenerate by the eigenvalues of the scaled Hessian; the decrement, with ``|H|`` for H, is left
+    at DELTA."""
+    source = jit.stamp()
+
+    @jit.by_address(SIGNATURE)
+    def judged(block_at, work):
+        source  # noqa: B018
+        numbers, sums, decrement = doubles(block_at), doubles(work + 8 * SUMS), doubles(work + 8 * DELTA)
+        decrement[0] = 0.0
+        flat = False
+        for k in range(21):
+            if not abs(sums[k]) < math.inf:
+                return INFEASIBLE
+        lowest, nearest, square = scaled_eigenvalues(
+            work + 8 * SUMS, work + 8 * (SUMS + GRADIENT), work + 8 * WORK
+        )
+        decrement[0] = math.sqrt(square)
+        flat = nearest < numbers[block.SINGULAR]
+        for k in range(6):
+            flat = flat or sums[diagonal(k)] == 0.0
+        if flat:
+            return DEGENERATE
+        if not decrement[0] <= 4.0 * numbers[block.TOLERANCE] * (1.0 + math.sqrt(2.0 * sums[COST])):
+            return MAX_STEPS
+        return SADDLE if lowest < 0.0 else CONVERGED
+
+    return judged

@@ -196,7 +196,7 @@ class _Job:
         self.general = kind > 1 or robust_loss[0] > 0
         self.kernels = _kernels(family)
         self.fields = (
-            *(count, *self.kernels.passes),
+            *(count, *self.kernels.parts),
             *(points2d.data_ptr(), *x, x_single, points3d.data_ptr(), *z, z_single),
             *w, *m,
             *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel),
