@@ -11,7 +11,8 @@ _ROOT = Path(__file__).parent.parent / "src" / "posegrad"
 
 # What each part may import, besides itself: everything above it in this list, unless it says otherwise.
 _LAYERS = [
-    "_pytree", "ragged", "robust", "so3", "pose", "cameras", "projection", "optim", "minimal", "problems", "testing",
+    "_pytree", "ragged", "robust", "so3", "pose", "cameras", "projection", "optim", "minimal", "kernels", "problems",
+    "testing",
     "compat", "nn", "data", "viz", "train", "cli",
 ]  # fmt: skip
 _KNOWS_NO_GEOMETRY = {"optim": {"_pytree"}}

@@ -101,7 +101,7 @@ def condition_item(block_at, item, rows_at, pitch, kept_at, camera_at, units_at,
         invalid, enough, largest, zeros = judge_weights(block_at, rows_at, pitch, count)
         used = count
         if zeros > 0:
-            used = zeros_last(rows_at, pitch, kept_at, indexed, count)
+            used = zeros_last(rows_at, pitch, kept_at, indexed, count, b[block.WEIGHTS] == 1)
             indexed = True
         if enough < b[block.LEAST]:
             status = TOO_FEW_POINTS
@@ -193,8 +193,8 @@ def judge_weights(block_at, rows_at, pitch, count):
 
 
 @helper
-def zeros_last(rows_at, pitch, kept_at, indexed, count):
-    """Move the points of weight zero behind the others; how many others there are."""
+def zeros_last(rows_at, pitch, kept_at, indexed, count, numbers):
+    """Move the points of weight zero behind the others; how many others there are. (Of numbers there is no row yy.)"""
     rows, kept = doubles(rows_at), integers(kept_at)
     xx, yy = doubles(rows_at + 8 * WEIGHT * pitch), doubles(rows_at + 8 * (WEIGHT + 2) * pitch)
     if not indexed:
@@ -202,7 +202,7 @@ def zeros_last(rows_at, pitch, kept_at, indexed, count):
             kept[i] = i
     used = 0
     for i in range(count):
-        if xx[i] != 0.0 or yy[i] != 0.0:
+        if xx[i] != 0.0 or (not numbers and yy[i] != 0.0):
             for k in range(RHO1):
                 at = k * pitch
                 rows[at + used], rows[at + i] = rows[at + i], rows[at + used]
