@@ -9,14 +9,15 @@ from itertools import accumulate
 
 _FIELDS = {
     "COUNT": 1,  # points of an item
-    "PASSES": 7,  # addresses of the camera family's passes
-    "PARTS": 3,  # addresses of conditioning.condition, losses.evaluate, solver.judge
+    "PASSES": 8,  # addresses of the camera family's passes
+    "PARTS": 4,  # addresses of conditioning.condition, losses.evaluate, solver.judge, start.start
     "PIXELS": 5,  # address, strides by item, point, coordinate; single
     "POINTS": 5,  # likewise
     "WEIGHTS": 7,  # kind (0 none, 1 numbers, 2 per axis, 3 matrices), address, strides by item, point, row, column; single
     "MASK": 3,  # address (0: none), strides by item, point
     "CAMERA": 11,  # address, stride by item, single; offsets of the coefficients, -1 where one is zero
     "NUM_PIXEL": 1,  # how many of the coefficients are in pixels
+    "WIDE": 1,  # whether points beside and behind the camera may be in its field
     "LIMIT": 3,  # squared radius of the field: address (0: none), stride by item, single
     "INIT_R": 5,  # address (0: none), strides by item, row, column; single
     "INIT_T": 4,  # address, strides by item, coordinate; single
@@ -36,6 +37,7 @@ _FIELDS = {
     "OUT_SINGLE": 1,
     "OUT": 7,  # addresses: R, t, status, cost, steps, decrement, Hessian
     "STATE": 1,  # address: what the gradient needs, float64
+    "PENDING": 1,  # set where an item is left to others, see search
     # the backward pass alone
     "COTANGENT_R": 5,  # as INIT_R
     "COTANGENT_T": 4,  # as INIT_T
@@ -51,13 +53,15 @@ _OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=Fal
 SIZE = sum(_FIELDS.values())
 
 COUNT, PASSES, PIXELS, POINTS = (_OFFSETS[name] for name in ("COUNT", "PASSES", "PIXELS", "POINTS"))
-CONDITION, EVALUATE, JUDGE = range(_OFFSETS["PARTS"], _OFFSETS["PARTS"] + 3)
+CONDITION, EVALUATE, JUDGE, START = range(_OFFSETS["PARTS"], _OFFSETS["PARTS"] + 4)
 WEIGHTS, MASK, CAMERA, NUM_PIXEL = (_OFFSETS[name] for name in ("WEIGHTS", "MASK", "CAMERA", "NUM_PIXEL"))
-LIMIT, INIT_R, INIT_T, LOSS = (_OFFSETS[name] for name in ("LIMIT", "INIT_R", "INIT_T", "LOSS"))
-SCALE, ALPHA, MAX_STEPS, LEAST = (_OFFSETS[name] for name in ("SCALE", "ALPHA", "MAX_STEPS", "LEAST"))
+WIDE, LIMIT, INIT_R, INIT_T = (_OFFSETS[name] for name in ("WIDE", "LIMIT", "INIT_R", "INIT_T"))
+LOSS, SCALE, ALPHA = (_OFFSETS[name] for name in ("LOSS", "SCALE", "ALPHA"))
+MAX_STEPS, LEAST = (_OFFSETS[name] for name in ("MAX_STEPS", "LEAST"))
 DAMPING, TOLERANCE, SINGULAR, EPS = (_OFFSETS[name] for name in ("DAMPING", "TOLERANCE", "SINGULAR", "EPS"))
 TINY, POINTS_EPS, OUT_SINGLE, OUT = (_OFFSETS[name] for name in ("TINY", "POINTS_EPS", "OUT_SINGLE", "OUT"))
-STATE, COTANGENT_R, COTANGENT_T = (_OFFSETS[name] for name in ("STATE", "COTANGENT_R", "COTANGENT_T"))
+STATE, PENDING = (_OFFSETS[name] for name in ("STATE", "PENDING"))
+COTANGENT_R, COTANGENT_T = (_OFFSETS[name] for name in ("COTANGENT_R", "COTANGENT_T"))
 GAUSS_NEWTON, BY_PIXELS, BY_POINTS = (_OFFSETS[name] for name in ("GAUSS_NEWTON", "BY_PIXELS", "BY_POINTS"))
 BY_WEIGHTS, BY_CAMERA, MAX_GAIN = (_OFFSETS[name] for name in ("BY_WEIGHTS", "BY_CAMERA", "MAX_GAIN"))
 BY_CAMERA_PARAMETERS = _OFFSETS["BY_CAMERA_PARAMETERS"]

@@ -252,24 +252,13 @@ def judge_init(block_at, item):
     bad = 0.0
     start, single = item * b[block.INIT_R + 1], b[block.INIT_R + 4]
     address, down, along = b[block.INIT_R], b[block.INIT_R + 2], b[block.INIT_R + 3]
-    r00, r01, r02 = (
-        read(address, start, single),
-        read(address, start + along, single),
-        read(address, start + 2 * along, single),
-    )
+    r00, r01, r02 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
     start += down
-    r10, r11, r12 = (
-        read(address, start, single),
-        read(address, start + along, single),
-        read(address, start + 2 * along, single),
-    )
+    r10, r11, r12 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
     start += down
-    r20, r21, r22 = (
-        read(address, start, single),
-        read(address, start + along, single),
-        read(address, start + 2 * along, single),
-    )
-    bad += 0.0 * (r00 + r01 + r02 + r10 + r11 + r12 + r20 + r21 + r22)
+    r20, r21, r22 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
+    for r in (r00, r01, r02, r10, r11, r12, r20, r21, r22):
+        bad += 0.0 * r
     start, step = item * b[block.INIT_T + 1], b[block.INIT_T + 2]
     for k in range(3):
         bad += 0.0 * read(b[block.INIT_T], start + k * step, b[block.INIT_T + 3])

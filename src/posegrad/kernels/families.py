@@ -60,11 +60,12 @@ def kernels_of(family: str) -> Kernels:
         return found
     with _lock:
         if family not in _compiled:
-            from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, solver
+            from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, solver, start
 
             if not _common:
-                parts = conditioning.compile_condition(), losses.compile_evaluate(), solver.compile_judge()
-                _common.extend((forward.compile_forward(), backward.compile_backward(), *parts))
+                _common.extend((forward.compile_forward(), backward.compile_backward()))
+                _common.extend((conditioning.compile_condition(), losses.compile_evaluate()))
+                _common.extend((solver.compile_judge(), start.compile_start()))
             compiled = passes.compile_passes(getattr(lenses, family))
             _passes.append(compiled)
             addresses = tuple(each.address for each in (*compiled, *_common[2:]))

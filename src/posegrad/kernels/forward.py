@@ -21,6 +21,7 @@ from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.linear import entry
 from posegrad.kernels.losses import SQUARED
 from posegrad.kernels.passes import COST, NUM_ROWS
+from posegrad.kernels.search import PENDING, search
 from posegrad.kernels.solver import (
     CAMERA,
     FOUND,
@@ -40,8 +41,8 @@ _LARGEST, _LARGEST_SINGLE = 1.7976931348623157e308, 3.4028234663852886e38
 
 
 @helper
-def load_init(block_at, item, work):
-    """The initial pose, its rotation made orthonormal, in the item's units."""
+def start_given(block_at, item, work):
+    """The initial pose, its rotation made orthonormal, in the item's units; True."""
     b, p, unit = integers(block_at), doubles(work + 8 * POSE), doubles(work + 8 * UNITS)
     start, single = item * b[block.INIT_R + 1], b[block.INIT_R + 4]
     for i in range(3):
@@ -54,6 +55,7 @@ def load_init(block_at, item, work):
         for j in range(3):
             t += p[3 * i + j] * unit[CENTRE + j]
         p[9 + i] = t / unit[SIZE]
+    return True
 
 
 @helper
@@ -172,10 +174,16 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
     )
     cost, decrement, steps = 0.0, 0.0, 0
     if status == CONVERGED:
-        count = padded(integers(found_at)[0])
-        load_init(block_at, item, work)
+        used = integers(found_at)[0]
+        count = padded(used)
         pose_at, sums_at = work + 8 * POSE, work + 8 * SUMS
-        if evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, False, general):
+        if b[block.INIT_R] == 0:
+            status, steps, decrement = search(block_at, rows_at, pitch, count, used, work, general)
+            cost = sums[COST]
+            if status == PENDING:
+                b[block.PENDING] = 1
+                cost = 0.0
+        elif start_given(block_at, item, work) and evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, False, general):
             _, _, steps, _, exact = descend(
                 *(block_at, rows_at, pitch, count, work, general),
                 *(b[block.MAX_STEPS], numbers[block.DAMPING], 2.0, 0),

@@ -1,10 +1,11 @@
 """Camera families in scalar arithmetic: image, derivatives, and how the parameters act; all points of all items alike.
 
 A family has eight coefficients ``c[:8]`` and the squared radius of its field ``c[8]``; the camera models that it serves
-say which of their parameters each coefficient is (``families``). Its three functions, for a point (x, y, z) in the camera:
+say which of their parameters each coefficient is (``families``). Its functions, for a point (x, y, z) in the camera:
 
 - ``image(c, x, y, z)``: pixel (u, v), 1.0 if the point is outside of the field (else 0.0), and the Jacobian's rows;
 - ``bend(c, x, y, z, wu, wv)``: second derivative of ``wu u + wv v``, upper half;
+- ``unproject(c, u, v)``: unit ray of a pixel, and whether it has one;
 - ``pull(c, x, y, z, mx, my, mz, eu, ev, hu, hv)``: derivative by ``c[:8]`` of ``eu u + ev v + (hu, hv) . J m``.
 
 The formulas are those of :mod:`posegrad.cameras`, where they stand for tensors.
@@ -25,11 +26,12 @@ _MIN_DEPTH_RATIO = 1e-8  # as in posegrad.cameras.pinhole
 
 
 class Family(NamedTuple):
-    """The three functions of a family."""
+    """The functions of a family."""
 
     image: Any
     bend: Any
     pull: Any
+    unproject: Any
 
 
 @inlined
@@ -60,7 +62,51 @@ def _pinhole_pull(c, x, y, z, mx, my, mz, eu, ev, hu, hv):
     return eu * a + hu * da, ev * b + hv * db, eu, ev, eu * b + hu * db, 0.0, 0.0, 0.0
 
 
-PINHOLE = Family(_pinhole_image, _pinhole_bend, _pinhole_pull)
+@inlined
+def _pinhole_unproject(c, u, v):
+    b = (v - c[3]) / c[1]
+    a = (u - c[2] - c[4] * b) / c[0]
+    i = 1.0 / math.sqrt(1.0 + a * a + b * b)
+    return a * i, b * i, i, abs(a) + abs(b) < 1.0 / _MIN_DEPTH_RATIO
+
+
+PINHOLE = Family(_pinhole_image, _pinhole_bend, _pinhole_pull, _pinhole_unproject)
+
+_INVERSION_STEPS, _INVERTED = 40, 1e-12
+
+
+@inlined
+def _undistorted(c, u, v, profile, radial, tangential):
+    """m with ``d(m) = (u, v)`` in the ideal image, and whether it was found: Newton's method from the centre, whose steps
+    are halved as long as they leave the field or do not lower the residual. That ends at the solution, since d is the
+    gradient of a strictly convex potential in the field."""
+    a = b = 0.0
+    length, step_a, step_b, best = 1.0, u, v, math.inf
+    for _ in range(_INVERSION_STEPS):
+        x, y = a + length * step_a, b + length * step_b
+        s = x * x + y * y
+        g, g1, _ = profile(s, radial)
+        d = _distortion(x, y, s, g, g1, tangential)
+        r, q = d.u - u, d.v - v
+        square, determinant = r * r + q * q, d.aa * d.bb - d.ab * d.ab
+        if s < c[8] and determinant > 0.0 and square <= best:
+            a, b, best, length = x, y, square, 1.0
+            step_a, step_b = (d.ab * q - d.bb * r) / determinant, (d.ab * r - d.aa * q) / determinant
+            if step_a * step_a + step_b * step_b <= 1e-30 * (1.0 + s):
+                break
+        else:
+            length *= 0.5
+    return a, b, best <= _INVERTED * _INVERTED * (1.0 + u * u + v * v)
+
+
+@inlined
+def _brown_profile(s, k):
+    return _quadratic(s, k[0], k[1])
+
+
+@inlined
+def _equidistant_profile(s, k):
+    return _quartic(s, k[0], k[1], k[2], k[3])
 
 
 @inlined
@@ -112,7 +158,16 @@ def _brown_pull(c, x, y, z, mx, my, mz, eu, ev, hu, hv):
     return by_fx, by_fy, eu, ev, by_k1, by_k2, by_p1, by_p2
 
 
-BROWN = Family(_brown_image, _brown_bend, _brown_pull)
+@inlined
+def _brown_unproject(c, u, v):
+    a, b, found = _undistorted(
+        c, (u - c[2]) / c[0], (v - c[3]) / c[1], _brown_profile, (c[4], c[5]), (c[6], c[7])
+    )
+    i = 1.0 / math.sqrt(1.0 + a * a + b * b)
+    return a * i, b * i, i, found
+
+
+BROWN = Family(_brown_image, _brown_bend, _brown_pull, _brown_unproject)
 
 _NEAR = 1e-3  # squared tangent, as in posegrad.cameras.elementary
 
@@ -221,4 +276,14 @@ def _equidistant_pull(c, x, y, z, mx, my, mz, eu, ev, hu, hv):
     return by_fx, by_fy, eu, ev, by_k1, by_k2, by_k3, by_k4
 
 
-EQUIDISTANT = Family(_equidistant_image, _equidistant_bend, _equidistant_pull)
+@inlined
+def _equidistant_unproject(c, u, v):
+    a, b, found = _undistorted(
+        c, (u - c[2]) / c[0], (v - c[3]) / c[1], _equidistant_profile, (c[4], c[5], c[6], c[7]), None
+    )
+    angle = math.sqrt(a * a + b * b)
+    f = math.sin(angle) / angle if angle > 1e-9 else 1.0
+    return a * f, b * f, math.cos(angle), found
+
+
+EQUIDISTANT = Family(_equidistant_image, _equidistant_bend, _equidistant_pull, _equidistant_unproject)

@@ -17,8 +17,8 @@ from posegrad.kernels.jit import doubles
 from posegrad.kernels.lenses import Family
 
 LANES = 8
-#: rows of an item: pixel (2), point (3), weight (xx, or xx, xy, yy), rho' and rho''
-PIXEL, POINT, WEIGHT, RHO1, RHO2, NUM_ROWS = 0, 2, 5, 8, 9, 10
+#: rows of an item: pixel (2), point (3), weight (xx, or xx, xy, yy), rho' and rho''; for the start, ray (3) and weight
+PIXEL, POINT, WEIGHT, RHO1, RHO2, BEARING, STRENGTH, NUM_ROWS = 0, 2, 5, 8, 9, 8, 11, 12
 #: what the second-order pass sums: the Hessian's upper half row by row, the gradient, twice the cost
 GRADIENT, COST, NUM_SUMS = 21, 27, 28
 #: what the pull writes: rows by pixel, by point, by weight; and sums by coefficient
@@ -38,12 +38,37 @@ class Passes(NamedTuple):
     general_exact: Any
     plain_pull: Any
     general_pull: Any
+    bearings: Any
 
 
 def compile_passes(family: Family) -> Passes:
     """Compile a family's passes, or load them from the disk."""
     quadratics = [_quadratic(family, general, exact) for general in (False, True) for exact in (False, True)]
-    return Passes(_squares(family), *quadratics, *(_pull(family, general) for general in (False, True)))
+    pulls = [_pull(family, general) for general in (False, True)]
+    return Passes(_squares(family), *quadratics, *pulls, _bearings(family))
+
+
+def _bearings(family: Family) -> Any:
+    source, unproject = jit.stamp(), family.unproject
+
+    @jit.by_address(SIGNATURE)
+    def bearings(rows_at, pitch, count, camera_at, pose_at, u_at, out_at):
+        """Unit rays of the pixels; a pixel without one gets the weight zero."""
+        source  # noqa: B018
+        row = 8 * pitch
+        x, y, strength = doubles(rows_at), doubles(rows_at + row), doubles(rows_at + STRENGTH * row)
+        a, b = doubles(rows_at + BEARING * row), doubles(rows_at + (BEARING + 1) * row)
+        d, k = doubles(rows_at + (BEARING + 2) * row), doubles(camera_at)
+        c = (k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8])
+        for i in range(count):
+            u, v, w, seen = unproject(c, x[i], y[i])
+            a[i] = u if seen else 0.0
+            b[i] = v if seen else 0.0
+            d[i] = w if seen else 1.0
+            strength[i] = strength[i] if seen else 0.0
+        return 0.0
+
+    return bearings
 
 
 def _squares(family: Family) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from posegrad import robust
+from posegrad import _pytree, robust
 from posegrad.cameras import Camera
 from posegrad.kernels import block, pool
 from posegrad.kernels.families import MATRIX, MODELS, Kernels, kernels_of
@@ -44,6 +44,7 @@ _LOSSES: dict[type[RobustLoss], int] = {
 }  # fmt: skip
 # Nanoseconds of one thread: an item, and a point of it.
 _FORWARD_ITEM, _FORWARD_POINT, _BACKWARD_ITEM, _BACKWARD_POINT = 900, 13, 500, 6
+_START_ITEM = 10_000
 
 
 class Request(NamedTuple):
@@ -60,8 +61,8 @@ class Request(NamedTuple):
     adjoint: Implicit
 
 
-#: The long way: the same problem from a start, with gradients of any order.
-Again = Callable[[Request, Pose], Pose]
+#: The long way: the same problem, from a start or from none, with gradients of any order.
+LongWay = Callable[[Request, Pose | None], Any]
 
 
 class Answer(NamedTuple):
@@ -76,21 +77,24 @@ class Answer(NamedTuple):
     hessian: Tensor
 
 
+PENDING = -1  # as in kernels.search, which is not to be imported before it is needed
+
+
 class Unserved(Exception):
     """Why the kernels do not serve a call."""
 
 
-def solve(request: Request, again: Again) -> Answer:
+def solve(request: Request, long_way: LongWay) -> Answer:
     """The answer to a plain call; raises :class:`Unserved`."""
     if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         raise Unserved("a transform of torch.func or forward-mode differentiation is at work")
     if torch._C._len_torch_dispatch_stack() > 0:
         raise Unserved("a dispatch mode is at work")
     try:
-        job = _Job(request, again)
+        job = _Job(request, long_way)
     except _Unusual:
         simple, shape = _simplified(request)
-        answer = _run(_Job(simple, again, (request.points2d.dtype, request.points3d.dtype)))
+        answer = _run(_Job(simple, long_way, (request.points2d.dtype, request.points3d.dtype)))
         trailing = len(answer.status.shape)
         return Answer(*(part.reshape(*shape, *part.shape[trailing:]) for part in answer))
     return _run(job)
@@ -127,7 +131,7 @@ class _Job:
     """A call laid out for the kernels: the block they read, and what its addresses point to."""
 
     def __init__(
-        self, request: Request, again: Again, dtypes: tuple[torch.dtype, torch.dtype] | None = None
+        self, request: Request, long_way: LongWay, dtypes: tuple[torch.dtype, torch.dtype] | None = None
     ) -> None:
         points2d, points3d, camera, weights, mask, loss, init, solver, _ = request
         if type(points2d) not in _PLAIN or type(points3d) not in _PLAIN:
@@ -137,7 +141,7 @@ class _Job:
         count = points2d.shape[-2]
         if points2d.shape[-1] != 2 or points3d.shape[-1] != 3 or points3d.shape[-2] != count:
             raise Unserved("the points are not (..., N, 2) and (..., N, 3)")
-        self.request, self.again = request, again
+        self.request, self.long_way = request, long_way
         self.params, coefficients, family, num_pixel, limit = _camera(camera)
         x_items, x, x_single = _read("points2d", points2d, 2)
         z_items, z, z_single = _read("points3d", points3d, 2)
@@ -168,15 +172,14 @@ class _Job:
         if loss is not None:
             robust_loss = self._loss(loss, items)
         start = (0, 0, 0, 0, 0, 0, 0, 0, 0)
-        if init is None:
-            raise Unserved("there is no init")
-        if type(init) is not Pose:
-            raise Unserved("the init is not a pg.Pose")
-        R, t = init.R, init.t
-        R_items, R_strides, R_single = _read("init.R", R, 2)
-        t_items, t_strides, t_single = _read("init.t", t, 1)
-        start = (R.data_ptr(), *R_strides, R_single, t.data_ptr(), *t_strides, t_single)
-        items += (R_items, t_items)
+        if init is not None:
+            if type(init) is not Pose:
+                raise Unserved("the init is not a pg.Pose")
+            R, t = init.R, init.t
+            R_items, R_strides, R_single = _read("init.R", R, 2)
+            t_items, t_strides, t_single = _read("init.t", t, 1)
+            start = (R.data_ptr(), *R_strides, R_single, t.data_ptr(), *t_strides, t_single)
+            items += (R_items, t_items)
         self.size = size = next((number for number in items if number not in (-1, 1)), 1)
         self.batch: tuple[int, ...] = (size,) if max(items) >= 0 else ()
         for number in items:
@@ -199,7 +202,7 @@ class _Job:
             *(count, *self.kernels.parts),
             *(points2d.data_ptr(), *x, x_single, points3d.data_ptr(), *z, z_single),
             *w, *m,
-            *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel),
+            *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel, int(trailing == 1 and camera.wide)),
             *limited, *start, *robust_loss,
             *(solver.max_steps, 3, solver.initial_damping),
             4096 * _EPS if solver.tolerance is None else solver.tolerance,
@@ -253,11 +256,56 @@ class _Job:
         self.state = empty((size, block.NUM_STATE), dtype=torch.float64, device=_CPU)
         buffer = _buffers
         block.FORWARD.pack_into(
-            buffer.view, 0, *self.fields, _SINGLE[dtype], *[each.data_ptr() for each in outputs], self.state.data_ptr()
+            buffer.view, 0, *self.fields, _SINGLE[dtype], *[each.data_ptr() for each in outputs], self.state.data_ptr(), 0
         )
         work = size * (_FORWARD_ITEM + _FORWARD_POINT * self.count)
+        if self.request.init is None:
+            work += size * _START_ITEM
         pool.run(self.kernels.forward, buffer.address, size, pool.parts_of(size, work))
+        if self.request.init is None and _INTEGER.unpack_from(buffer.view, 8 * block.PENDING)[0]:
+            self._search_on(outputs)
         return outputs
+
+    def _search_on(self, outputs: tuple[Tensor, ...]) -> None:
+        """The items that the kernel left: found the long way, polished by the kernel."""
+        R, t, status = (part.reshape(self.size, *part.shape[len(self.batch) :]) for part in outputs[:3])
+        left = (status == PENDING).nonzero().flatten()
+        found = self.long_way(self._part(left), None)
+        status[left] = found.status
+        R[left], t[left] = found.pose.R.to(R.dtype), found.pose.t.to(t.dtype)
+        start_R = torch.eye(3, dtype=torch.float64).repeat(self.size, 1, 1)
+        start_t = torch.zeros(self.size, 3, dtype=torch.float64)
+        start_R[left], start_t[left] = found.pose.R.double(), found.pose.t.double()
+        fields = (start_R.data_ptr(), 9, 3, 1, 0, start_t.data_ptr(), 3, 1, 0)
+        struct.pack_into("=9q", _buffers.view, 8 * block.INIT_R, *fields)
+        for item in left[found.ok].tolist():
+            self.kernels.forward(_buffers.address, item, item + 1, 0)
+
+    def _part(self, index: Tensor) -> Request:
+        """The same call for some of its items."""
+        points2d, points3d, camera, weights, mask, loss, _, solver, adjoint = self.request
+
+        def items(tensor: Tensor, trailing: int) -> Tensor:
+            tensor = tensor.detach()
+            return tensor[index] if tensor.ndim > trailing and tensor.shape[0] != 1 else tensor
+
+        if isinstance(camera, Tensor):
+            camera = items(camera, 2)
+        else:
+            camera = camera.in_same_field(items(camera.params, 1))
+        if loss is not None:
+            loss = _pytree.tree_map(lambda leaf: items(leaf, 0), loss)
+        return Request(
+            items(points2d, 2) if points2d.ndim > 2 else points2d.detach().expand(len(index), *points2d.shape),
+            items(points3d, 2),
+            camera,
+            None if weights is None else items(weights, self.kind),
+            None if mask is None else items(mask, 1),
+            loss,
+            None,
+            solver,
+            adjoint,
+        )
 
 
 def _camera(camera: Camera | Tensor) -> tuple[Tensor, tuple[int, ...], str, int, Tensor | None]:
@@ -435,7 +483,7 @@ def _gradients_by_torch(
     t = state[:, block.STATE_T : block.STATE_T + 3].reshape(*job.batch, 3)
     ok = (state[:, block.STATE_OK] != 0).reshape(job.batch)
     with torch.enable_grad():
-        pose = job.again(request, Pose(R, t))
+        pose = job.long_way(request, Pose(R, t)).pose
     pairs = [(pose.R, by_R, ok[..., None, None]), (pose.t, by_t, ok[..., None])]
     pairs = [(output, torch.where(good, by, 0.0)) for output, by, good in pairs if by is not None]
     chosen = [each for each, wanted in zip(inputs, needed, strict=True) if wanted and each is not None]

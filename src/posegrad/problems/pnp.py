@@ -182,7 +182,7 @@ def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | N
         raise Unserved("the adjoint is not pg.Implicit(...)")
     if options != (None, None, 1):
         raise Unserved("there is a prior, a constraint or more than one solution asked for")
-    answer = fused.solve(request, _again)
+    answer = fused.solve(request, _long_way)
     pose, solution = object.__new__(Pose), object.__new__(PnPSolution)
     pose.__dict__.update(R=answer.R, t=answer.t)  # as the constructors of these frozen classes would do it
     solution.__dict__.update(
@@ -198,12 +198,12 @@ def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | N
     return solution
 
 
-def _again(request: Request, init: Pose) -> Pose:
-    """The pose by torch operations, differentiable to any order."""
+def _long_way(request: Request, init: Pose | None) -> PnPSolution:
+    """By torch operations, differentiable to any order."""
     points2d, points3d, camera, weights, mask, loss, _, solver, adjoint = request
     call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, None, None, init)
     with torch.autocast("cpu", enabled=False):
-        return _solve(admit(call), solver, adjoint, 1).pose
+        return _solve(admit(call), solver, adjoint, 1)
 
 
 def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint, count: int) -> PnPSolution:
