@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 
 from posegrad.kernels import block, jit, passes
-from posegrad.kernels.conditioning import (
-    EVERYTHING,
-    FOCAL,
-    GENERAL,
-    SHAPE,
-    SIZE,
-    SQUARE,
-    WEIGHT_UNIT,
-    condition,
-    padded,
-    read,
-)
+from posegrad.kernels.conditioning import EVERYTHING, GENERAL, condition, padded
 from posegrad.kernels.forward import write
+from posegrad.kernels.inputs import FOCAL, SHAPE, SIZE, SQUARE, WEIGHT_UNIT, read
 from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.linear import entry, solve
 from posegrad.kernels.losses import SQUARED, evaluate

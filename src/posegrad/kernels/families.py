@@ -1,10 +1,11 @@
 """Which camera models the kernels know, and the kernels themselves: compiled, or loaded from the disk, when first asked for.
 
->>> family_of(pg.cameras.Radial).coefficients
+>>> MODELS[cameras.Radial].coefficients
 (0, 0, 1, 2, 3, 4, -1, -1)
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from posegrad import cameras
@@ -40,7 +41,7 @@ MATRIX = Model(_PINHOLE, (0, 4, 2, 5, 1, _0, _0, _0), 5)
 
 
 class Kernels(NamedTuple):
-    """``forward`` and ``backward`` take a block of :mod:`posegrad.kernels.block`, into which the parts' addresses go."""
+    """Entry points, which take a block of :mod:`posegrad.kernels.block`; and the addresses that go into it."""
 
     forward: Any
     backward: Any
@@ -48,26 +49,54 @@ class Kernels(NamedTuple):
 
 
 _lock = threading.RLock()
-_compiled: dict[str, Kernels] = {}
-_common: list[Any] = []  # the two entry points and the parts of all families
-_passes: list[Any] = []  # called by address: to be kept alive
+_ready: dict[tuple[str, bool, bool, bool], Kernels] = {}
+_compiled: dict[Any, Any] = {}  # what is called by address has to be kept alive
 
 
-def kernels_of(family: str) -> Kernels:
-    """The kernels of a family; raises ImportError without numba."""
-    found = _compiled.get(family)
-    if found is not None:
-        return found
+def kernels_of(family: str, general: bool, search: bool, backward: bool) -> Kernels:
+    """The kernels of a family; raises ImportError without numba.
+
+    Args:
+        family: of :data:`MODELS`.
+        general: weights of several numbers, or a robust loss.
+        search: there is no init.
+        backward: there will be a gradient. What a call does not need is not compiled for it.
+    """
+    found = _ready.get((family, general, search, backward))
+    return _compile(family, general, search, backward) if found is None else found
+
+
+def _compile(family: str, general: bool, searching: bool, differentiable: bool) -> Kernels:
+    from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, search, solver, start
+
+    def once(key: Any, build: Callable[..., Any], *args: Any) -> Any:
+        if key not in _compiled:
+            _compiled[key] = build(*args)
+        return _compiled[key]
+
+    wanted = {passes.PLAIN_GN, passes.PLAIN_EXACT}
+    if general:
+        wanted = {passes.SQUARES, passes.GENERAL_GN, passes.GENERAL_EXACT}
+    if searching:
+        wanted.add(passes.BEARINGS)
+    if differentiable:
+        wanted.add(passes.GENERAL_PULL if general else passes.PLAIN_PULL)
+    parts = (
+        (True, conditioning.compile_condition),
+        (general, losses.compile_evaluate),
+        (True, solver.compile_judge),
+        (searching, start.compile_start),
+        (searching, search.compile_search),
+    )
     with _lock:
-        if family not in _compiled:
-            from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, solver, start
-
-            if not _common:
-                _common.extend((forward.compile_forward(), backward.compile_backward()))
-                _common.extend((conditioning.compile_condition(), losses.compile_evaluate()))
-                _common.extend((solver.compile_judge(), start.compile_start()))
-            compiled = passes.compile_passes(getattr(lenses, family))
-            _passes.append(compiled)
-            addresses = tuple(each.address for each in (*compiled, *_common[2:]))
-            _compiled[family] = Kernels(_common[0], _common[1], addresses)
-        return _compiled[family]
+        model = getattr(lenses, family)
+        addresses = [
+            once((family, which), passes.compile_pass, model, which).address if which in wanted else 0
+            for which in range(passes.BEARINGS + 1)
+        ]
+        addresses += [once(build, build).address if wanted else 0 for wanted, build in parts]
+        entries = once(forward, forward.compile_forward), None
+        if differentiable:
+            entries = entries[0], once(backward, backward.compile_backward)
+        _ready[family, general, searching, differentiable] = Kernels(*entries, tuple(addresses))
+        return _ready[family, general, searching, differentiable]

@@ -6,17 +6,8 @@ from typing import Any
 import numpy as np
 
 from posegrad.kernels import block, jit
-from posegrad.kernels.conditioning import (
-    CENTRE,
-    CONVERGED,
-    FOCAL,
-    GENERAL,
-    SIZE,
-    WEIGHT_UNIT,
-    condition,
-    padded,
-    read,
-)
+from posegrad.kernels.conditioning import CONVERGED, GENERAL, condition, padded
+from posegrad.kernels.inputs import CENTRE, FOCAL, SIZE, WEIGHT_UNIT, read
 from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.linear import entry
 from posegrad.kernels.losses import SQUARED
@@ -178,8 +169,9 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
         count = padded(used)
         pose_at, sums_at = work + 8 * POSE, work + 8 * SUMS
         if b[block.INIT_R] == 0:
-            status, steps, decrement = search(block_at, rows_at, pitch, count, used, work, general)
-            cost = sums[COST]
+            where = (block_at, rows_at, pitch, count, used, work, 1 if general else 0)
+            status = search(b[block.SEARCH], where)
+            steps, decrement, cost = integers(found_at)[0], doubles(found_at)[1], sums[COST]
             if status == PENDING:
                 b[block.PENDING] = 1
                 cost = 0.0

@@ -8,7 +8,7 @@ A pass is ``(rows, pitch, count, camera, pose, u, out) -> outside``: addresses o
 and how many points lie outside of the camera's field.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from numba import types
 
@@ -28,24 +28,20 @@ SIGNATURE = types.float64(*[types.int64] * 7)
 call = jit.calling(SIGNATURE)
 
 
-class Passes(NamedTuple):
-    """Compiled passes of a family. ``squares`` writes ``s = r^T W r`` of every point to the row of rho'."""
-
-    squares: Any
-    plain_gauss_newton: Any
-    plain_exact: Any
-    general_gauss_newton: Any
-    general_exact: Any
-    plain_pull: Any
-    general_pull: Any
-    bearings: Any
+#: the passes in the order of the block; *plain* and *general*, Gauss-Newton and exact
+SQUARES, PLAIN_GN, PLAIN_EXACT, GENERAL_GN, GENERAL_EXACT, PLAIN_PULL, GENERAL_PULL, BEARINGS = range(8)
 
 
-def compile_passes(family: Family) -> Passes:
-    """Compile a family's passes, or load them from the disk."""
-    quadratics = [_quadratic(family, general, exact) for general in (False, True) for exact in (False, True)]
-    pulls = [_pull(family, general) for general in (False, True)]
-    return Passes(_squares(family), *quadratics, *pulls, _bearings(family))
+def compile_pass(family: Family, which: int) -> Any:
+    """Compile one of a family's passes, or load it from the disk."""
+    if which == SQUARES:
+        return _squares(family)
+    if which == BEARINGS:
+        return _bearings(family)
+    if which in (PLAIN_PULL, GENERAL_PULL):
+        return _pull(family, general=which == GENERAL_PULL)
+    general, exact = which in (GENERAL_GN, GENERAL_EXACT), which in (PLAIN_EXACT, GENERAL_EXACT)
+    return _quadratic(family, general=general, exact=exact)
 
 
 def _bearings(family: Family) -> Any:
@@ -72,6 +68,7 @@ def _bearings(family: Family) -> Any:
 
 
 def _squares(family: Family) -> Any:
+    """``s = r^T W r`` of every point, in the row of rho'."""
     source, image = jit.stamp(), family.image
 
     @jit.by_address(SIGNATURE)
@@ -102,7 +99,7 @@ def _squares(family: Family) -> Any:
     return squares
 
 
-def _quadratic(family: Family, general: bool, exact: bool) -> Any:
+def _quadratic(family: Family, *, general: bool, exact: bool) -> Any:
     source, image, bend = jit.stamp(), family.image, family.bend
 
     @jit.by_address(SIGNATURE)
@@ -207,7 +204,7 @@ def _quadratic(family: Family, general: bool, exact: bool) -> Any:
     return quadratic
 
 
-def _pull(family: Family, general: bool) -> Any:
+def _pull(family: Family, *, general: bool) -> Any:
     source, image, bend, pull = jit.stamp(), family.image, family.bend, family.pull
 
     @jit.by_address(SIGNATURE)

@@ -4,14 +4,18 @@ Three points, whose exact fits follow rules of their own, and items without a fe
 """
 
 import math
+from typing import Any
 
-from posegrad.kernels import block, passes
+from numba import types
+
+from posegrad.kernels import block, jit, passes
 from posegrad.kernels.conditioning import CONVERGED
 from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.passes import COST, NUM_SUMS
 from posegrad.kernels.solver import (
     CAMERA,
     CANDIDATES,
+    FOUND,
     NUM_CANDIDATE,
     POSE,
     SUMS,
@@ -32,7 +36,7 @@ _SUMS, _COST, _DAMPING, _GROWTH, _STEPS, _DONE, _SUMS_EXACT = 12, 40, 41, 42, 43
 
 
 @helper
-def search(block_at, rows_at, pitch, count, used, work, general):
+def search_item(block_at, rows_at, pitch, count, used, work, general):
     """The best minimum, at POSE, and its sums: status, steps, decrement."""
     b, candidates = integers(block_at), work + 8 * CANDIDATES
     if used == 3:
@@ -155,3 +159,23 @@ def alike(first_at, second_at):
         shift += (a[k] - b[k]) * (a[k] - b[k])
         size += a[k] * a[k]
     return turn < 2.0 * _SAME * _SAME and shift < _SAME * _SAME * size
+
+
+SIGNATURE = types.int64(*[types.int64] * 7)
+#: ``(address, (block, rows, pitch, count, used, work, general))``
+search = jit.calling(SIGNATURE)
+
+
+def compile_search() -> Any:
+    """:func:`search_item`, to be called by address: returns the status; steps and decrement are left at FOUND."""
+    source = jit.stamp()
+
+    @jit.by_address(SIGNATURE)
+    def searched(block_at, rows_at, pitch, count, used, work, general):
+        source  # noqa: B018
+        status, steps, decrement = search_item(block_at, rows_at, pitch, count, used, work, general != 0)
+        integers(work + 8 * FOUND)[0] = steps
+        doubles(work + 8 * FOUND)[1] = decrement
+        return status
+
+    return searched

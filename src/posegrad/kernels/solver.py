@@ -11,7 +11,8 @@ from typing import Any
 from numba import types
 
 from posegrad.kernels import block, jit, passes
-from posegrad.kernels.conditioning import CONVERGED, DEGENERATE, NUM_UNITS, SHAPE, SQUARE
+from posegrad.kernels.conditioning import CONVERGED, DEGENERATE
+from posegrad.kernels.inputs import NUM_UNITS, SHAPE, SQUARE
 from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.linear import diagonal, scaled_eigenvalues, solve
 from posegrad.kernels.losses import evaluate

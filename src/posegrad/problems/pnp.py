@@ -115,8 +115,8 @@ def solve_pnp(
         num_solutions: how many of the best minima to return in ``alternatives``; more than 1 needs a global start.
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
-        backend: ``"torch"`` (any device), ``"kernels"`` (fused, for the CPU), or ``"auto"``: kernels where they serve the
-            call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior, a
+        backend: ``"torch"`` (any device), ``"kernels"`` (fused, for the CPU), or ``"auto"``: kernels where they serve
+            the call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior, a
             constraint, several solutions or ``Unrolled()``, outside of transforms and without a gradient for the loss's
             parameters. Both give the same answers and gradients, to rounding.
 
