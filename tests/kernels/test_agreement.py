@@ -238,9 +238,7 @@ def test_random_calls_with_bad_items(seed: int) -> None:
             init=pg.Pose(R, t),
             backend=backend,  # type: ignore[arg-type]
         )
-        results.append(
-            (solution, torch.autograd.grad(solution.pose.R.sum() + solution.pose.t.sum(), leaves))
-        )
+        results.append((solution, torch.autograd.grad(solution.pose.R.sum() + solution.pose.t.sum(), leaves)))
     (expected, gradients), (actual, kernel_gradients) = results
     assert actual.status.tolist() == expected.status.tolist()
     assert len(set(actual.status.tolist())) >= 5

@@ -16,7 +16,19 @@ from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.linear import entry, solve
 from posegrad.kernels.losses import SQUARED, evaluate
 from posegrad.kernels.passes import BY_PIXEL, BY_POINT, BY_WEIGHT, NUM_COEFFICIENTS, NUM_PULLED, NUM_ROWS
-from posegrad.kernels.solver import CAMERA, DAMPED, DELTA, FOUND, NUM_WORK, POSE, SUMS, TRIAL, UNITS, copy, evaluate_at
+from posegrad.kernels.solver import (
+    CAMERA,
+    DAMPED,
+    DELTA,
+    FOUND,
+    NUM_WORK,
+    POSE,
+    SUMS,
+    TRIAL,
+    UNITS,
+    copy,
+    evaluate_at,
+)
 
 _SMALLEST = 2.2250738585072014e-308
 
@@ -149,9 +161,7 @@ def scatter_weights(block_at, item, slot, pulled_at, pitch, kept_at, indexed, co
 def scatter_camera(block_at, item, slot, pulled_at, pitch, focal):
     """Sums by coefficient to the user's parameters."""
     b, sums = integers(block_at), doubles(pulled_at + 8 * NUM_PULLED * pitch)
-    target = doubles(
-        b[block.BY_CAMERA] + 8 * (item * b[block.BY_CAMERA + 1] + slot * b[block.BY_CAMERA + 2])
-    )
+    target = doubles(b[block.BY_CAMERA] + 8 * (item * b[block.BY_CAMERA + 1] + slot * b[block.BY_CAMERA + 2]))
     for k in range(NUM_COEFFICIENTS):
         at = b[block.BY_CAMERA_PARAMETERS + 1 + k]
         if at >= 0:
@@ -224,16 +234,16 @@ def compile_backward() -> Any:
 
     @jit.entry
     def backward(block_at, first, last, slot):
-        source  # noqa: B018
+        _ = source
         pitch = padded(max(integers(block_at)[block.COUNT], 1))
         rows, pulled = np.empty(NUM_ROWS * pitch + 8), np.empty(NUM_PULLED * pitch + NUM_COEFFICIENTS + 8)
         kept, work = np.empty(pitch + 1, np.int64), np.empty(NUM_WORK)
         rows_at, pulled_at = (rows.ctypes.data + 63) // 64 * 64, (pulled.ctypes.data + 63) // 64 * 64
         for item in range(first, last):
-            pull_item(
-                block_at, item, slot, rows_at, pulled_at, pitch, kept.ctypes.data, work.ctypes.data
-            )
-        rows[0] = work[0] = pulled[0] = 0.0  # so long they are in use: kernels know them by their address alone
+            pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept.ctypes.data, work.ctypes.data)
+        rows[0] = work[0] = pulled[0] = (
+            0.0  # so long they are in use: kernels know them by their address alone
+        )
         kept[0] = 0
 
     return backward

@@ -13,7 +13,8 @@ _FIELDS = {
     "PARTS": 5,  # addresses of conditioning.condition, losses.evaluate, solver.judge, start.start, search.search
     "PIXELS": 5,  # address, strides by item, point, coordinate; single
     "POINTS": 5,  # likewise
-    "WEIGHTS": 7,  # kind (0 none, 1 numbers, 2 per axis, 3 matrices), address, strides by item, point, row, column; single
+    # kind (0 none, 1 numbers, 2 per axis, 3 matrices), address, strides by item, point, row, column; single
+    "WEIGHTS": 7,
     "MASK": 3,  # address (0: none), strides by item, point
     "CAMERA": 11,  # address, stride by item, single; offsets of the coefficients, -1 where one is zero
     "NUM_PIXEL": 1,  # how many of the coefficients are in pixels
@@ -26,7 +27,7 @@ _FIELDS = {
     "ALPHA": 3,  # likewise
     "MAX_STEPS": 1,
     "LEAST": 1,  # points that an item must have
-    # float64: of the solver; machine epsilon and root of the smallest number of the points' dtype, epsilon of points3d's
+    # float64: of the solver; epsilon and root of the smallest number of the points' dtype, epsilon of points3d's
     "DAMPING": 1,
     "TOLERANCE": 1,
     "SINGULAR": 1,
@@ -70,6 +71,6 @@ BY_CAMERA_PARAMETERS = _OFFSETS["BY_CAMERA_PARAMETERS"]
 FORWARD = struct.Struct(f"={DAMPING}q6d{COTANGENT_R - OUT_SINGLE}q")
 BACKWARD = struct.Struct(f"={MAX_GAIN - COTANGENT_R}qd")
 
-#: state of an item: conditioned pose (12), the user's translation (3), upper half of the conditioned Hessian (21), whether
-#: it converged
+#: state of an item: conditioned pose (12), the user's translation (3), upper half of the conditioned Hessian (21), and
+#: whether it converged
 STATE_T, STATE_HESSIAN, STATE_OK, NUM_STATE = 12, 15, 36, 37

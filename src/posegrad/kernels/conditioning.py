@@ -1,7 +1,7 @@
 """One item from the user's arrays into rows, in the units it is solved in, with a verdict on its input.
 
-As :mod:`posegrad.problems.conditioning` does it for a batch of tensors. Points that are masked or of weight zero are left
-out.
+As :mod:`posegrad.problems.conditioning` does it for a batch of tensors. Points that are masked or of weight zero are
+left out.
 """
 
 import math
@@ -65,7 +65,14 @@ def condition_item(block_at, item, rows_at, pitch, kept_at, camera_at, units_at,
         for k in range(length):
             start = item * b[array + 1] + k * b[array + 3]
             bad += gather(
-                b[array], start, b[array + 2], b[array + 4], kept_at, indexed, count, rows_at + (first + k) * row
+                b[array],
+                start,
+                b[array + 2],
+                b[array + 4],
+                kept_at,
+                indexed,
+                count,
+                rows_at + (first + k) * row,
             )
     status, enough, largest = CONVERGED, count, 1.0
     if b[block.WEIGHTS] != 0:
@@ -99,18 +106,22 @@ def condition_item(block_at, item, rows_at, pitch, kept_at, camera_at, units_at,
         status = BAD_LOSS
     if invalid:
         status = BAD_WEIGHTS
-    if not bad == 0.0:
+    if bad > 0.0:
         status = NOT_FINITE
     if status == CONVERGED:
         rounding, matrices = doubles(block_at)[block.POINTS_EPS], b[block.WEIGHTS] > 1
-        if scale_rows(rows_at, pitch, used, count if everything else used, units_at, rounding, general, matrices):
+        total = count if everything else used
+        if scale_rows(rows_at, pitch, used, total, units_at, rounding, general, matrices):
             status = DEGENERATE
     return status, used, count, indexed
 
 
 @helper
 def scale_rows(rows_at, pitch, count, total, units_at, rounding, general, matrices):
-    """Centre and scale everything by the first ``count`` points, and fill up behind the last of all; whether the points lie on a line, up to their rounding."""
+    """Centre and scale everything by the first ``count`` points, and fill up behind the last of all.
+
+    Returns whether the points lie on a line, up to their rounding.
+    """
     unit = doubles(units_at)
     row = 8 * pitch
     u, v = doubles(rows_at), doubles(rows_at + row)
@@ -181,7 +192,7 @@ def compile_condition() -> Any:
 
     @jit.by_address(SIGNATURE)
     def conditioned(block_at, item, rows_at, pitch, kept_at, camera_at, units_at, found_at, mode):
-        source  # noqa: B018
+        _ = source
         general, everything = mode & GENERAL != 0, mode & EVERYTHING != 0
         status, used, count, indexed = condition_item(
             block_at, item, rows_at, pitch, kept_at, camera_at, units_at, general, everything

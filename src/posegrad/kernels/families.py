@@ -1,6 +1,6 @@
-"""Which camera models the kernels know, and the kernels themselves: compiled, or loaded from the disk, when first asked for.
+"""Which camera models the kernels know, and the kernels: compiled, or loaded from the disk, when first asked for.
 
->>> MODELS[cameras.Radial].coefficients
+>>> MODELS[cameras.Radial].coefficients  # f, f, cx, cy, k1, k2
 (0, 0, 1, 2, 3, 4, -1, -1)
 """
 
@@ -67,7 +67,17 @@ def kernels_of(family: str, general: bool, search: bool, backward: bool) -> Kern
 
 
 def _compile(family: str, general: bool, searching: bool, differentiable: bool) -> Kernels:
-    from posegrad.kernels import backward, conditioning, forward, lenses, losses, passes, search, solver, start
+    from posegrad.kernels import (
+        backward,
+        conditioning,
+        forward,
+        lenses,
+        losses,
+        passes,
+        search,
+        solver,
+        start,
+    )
 
     def once(key: Any, build: Callable[..., Any], *args: Any) -> Any:
         if key not in _compiled:

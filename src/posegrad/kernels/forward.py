@@ -38,7 +38,9 @@ def start_given(block_at, item, work):
     start, single = item * b[block.INIT_R + 1], b[block.INIT_R + 4]
     for i in range(3):
         for j in range(3):
-            p[3 * i + j] = read(b[block.INIT_R], start + i * b[block.INIT_R + 2] + j * b[block.INIT_R + 3], single)
+            p[3 * i + j] = read(
+                b[block.INIT_R], start + i * b[block.INIT_R + 2] + j * b[block.INIT_R + 3], single
+            )
     normalise(work + 8 * POSE)
     start, step = item * b[block.INIT_T + 1], b[block.INIT_T + 2]
     for i in range(3):
@@ -175,7 +177,9 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
             if status == PENDING:
                 b[block.PENDING] = 1
                 cost = 0.0
-        elif start_given(block_at, item, work) and evaluate_at(block_at, rows_at, pitch, count, work, pose_at, sums_at, False, general):
+        elif start_given(block_at, item, work) and evaluate_at(
+            block_at, rows_at, pitch, count, work, pose_at, sums_at, False, general
+        ):
             _, _, steps, _, exact = descend(
                 *(block_at, rows_at, pitch, count, work, general),
                 *(b[block.MAX_STEPS], numbers[block.DAMPING], 2.0, 0),
@@ -195,7 +199,7 @@ def compile_forward() -> Any:
 
     @jit.entry
     def forward(block_at, first, last, slot):
-        source  # noqa: B018
+        _ = source
         pitch = padded(max(integers(block_at)[block.COUNT], 1))
         rows, kept, work = np.empty(NUM_ROWS * pitch + 8), np.empty(pitch + 1, np.int64), np.empty(NUM_WORK)
         rows_at = (rows.ctypes.data + 63) // 64 * 64

@@ -1,4 +1,4 @@
-"""The user's arrays of one item: read into rows, and judged; as :mod:`posegrad.problems.door` does it for a batch of tensors."""
+"""The user's arrays of one item: read into rows, and judged; as :mod:`posegrad.problems.door` does for a batch."""
 
 import math
 
@@ -19,9 +19,15 @@ def read(address, at, single):
     return doubles(address)[at] if single == 0 else float(singles(address)[at])
 
 
+@inlined
+def infinite(value):
+    """1 for a number that is not finite, else 0. (A sum of zero times everything overflows: sums are reordered.)"""
+    return 0.0 if abs(value) < math.inf else 1.0
+
+
 @helper
 def gather(address, start, step, single, kept, indexed, count, row_at):
-    """A strided column to a row; NaN if any of it is not finite, else 0."""
+    """A strided column to a row; how many numbers of it are not finite."""
     row, index = doubles(row_at), integers(kept)
     bad = 0.0
     if single == 0:
@@ -41,7 +47,7 @@ def gather(address, start, step, single, kept, indexed, count, row_at):
             for i in range(count):
                 row[i] = narrow[i * step]
     for i in range(count):
-        bad += 0.0 * row[i]
+        bad += infinite(row[i])
     return bad
 
 
@@ -55,7 +61,12 @@ def or_one(scale):
 def gather_weights(block_at, item, rows_at, pitch, kept_at, indexed, count):
     """The weights to rows: xx, or xx, xy, yy for two kinds."""
     b = integers(block_at)
-    kind, address, step, single = b[block.WEIGHTS], b[block.WEIGHTS + 1], b[block.WEIGHTS + 3], b[block.WEIGHTS + 6]
+    kind, address, step, single = (
+        b[block.WEIGHTS],
+        b[block.WEIGHTS + 1],
+        b[block.WEIGHTS + 3],
+        b[block.WEIGHTS + 6],
+    )
     start, down, along = item * b[block.WEIGHTS + 2], b[block.WEIGHTS + 4], b[block.WEIGHTS + 5]
     xx = rows_at + 8 * WEIGHT * pitch
     xy, yy = xx + 8 * pitch, xx + 16 * pitch
@@ -128,13 +139,13 @@ def zeros_last(rows_at, pitch, kept_at, indexed, count, numbers):
 
 @helper
 def load_camera(block_at, item, camera_at, units_at):
-    """Coefficients in units of the focal length; whether a focal length is zero, and 0 or NaN."""
+    """Coefficients in units of the focal length; whether one is zero, and how many numbers are not finite."""
     b, c, unit = integers(block_at), doubles(camera_at), doubles(units_at)
     start, single, bad = item * b[block.CAMERA + 1], b[block.CAMERA + 2], 0.0
     for k in range(8):
         offset = b[block.CAMERA + 3 + k]
         c[k] = read(b[block.CAMERA], start + offset, single) if offset >= 0 else 0.0
-        bad += 0.0 * c[k]
+        bad += infinite(c[k])
     missing = c[0] == 0.0 or c[1] == 0.0
     focal = or_one(math.sqrt(abs(c[0])) * math.sqrt(abs(c[1])))
     unit[FOCAL] = focal
@@ -162,21 +173,33 @@ def load_loss(block_at, item, units_at):
 
 @helper
 def judge_init(block_at, item):
-    """Whether the initial rotation is one to a tenth, and 0 or NaN."""
+    """Whether the initial rotation is one to a tenth, and how many numbers are not finite."""
     b = integers(block_at)
     bad = 0.0
     start, single = item * b[block.INIT_R + 1], b[block.INIT_R + 4]
     address, down, along = b[block.INIT_R], b[block.INIT_R + 2], b[block.INIT_R + 3]
-    r00, r01, r02 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
+    r00, r01, r02 = (
+        read(address, start, single),
+        read(address, start + along, single),
+        read(address, start + 2 * along, single),
+    )
     start += down
-    r10, r11, r12 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
+    r10, r11, r12 = (
+        read(address, start, single),
+        read(address, start + along, single),
+        read(address, start + 2 * along, single),
+    )
     start += down
-    r20, r21, r22 = read(address, start, single), read(address, start + along, single), read(address, start + 2 * along, single)
+    r20, r21, r22 = (
+        read(address, start, single),
+        read(address, start + along, single),
+        read(address, start + 2 * along, single),
+    )
     for r in (r00, r01, r02, r10, r11, r12, r20, r21, r22):
-        bad += 0.0 * r
+        bad += infinite(r)
     start, step = item * b[block.INIT_T + 1], b[block.INIT_T + 2]
     for k in range(3):
-        bad += 0.0 * read(b[block.INIT_T], start + k * step, b[block.INIT_T + 3])
+        bad += infinite(read(b[block.INIT_T], start + k * step, b[block.INIT_T + 3]))
     off = max(
         max(abs(r00 * r00 + r01 * r01 + r02 * r02 - 1.0), abs(r10 * r10 + r11 * r11 + r12 * r12 - 1.0)),
         abs(r20 * r20 + r21 * r21 + r22 * r22 - 1.0),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
-from numba import types
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,7 +35,9 @@ def stamp() -> str:
     return digest.hexdigest()
 
 
-def _cached(decorator: Callable[..., Callable[[F], Any]], signature: Any, **options: Any) -> Callable[[F], Any]:
+def _cached(
+    decorator: Callable[..., Callable[[F], Any]], signature: Any, **options: Any
+) -> Callable[[F], Any]:
     def decorate(function: F) -> Any:
         try:
             return decorator(signature, cache=True, **options, **_OPTIONS)(function)
@@ -56,7 +58,7 @@ def by_address(signature: Any) -> Callable[[F], Any]:
     return _cached(numba.cfunc, signature)
 
 
-def _pointer_to(kind: types.Type) -> Callable[[int], Any]:
+def _pointer_to(kind: types.Type) -> Any:
     pointer = types.CPointer(kind)
 
     @intrinsic
@@ -77,25 +79,25 @@ _ANY = 1 << 40  # arrays over raw memory have no bounds
 @inlined
 def doubles(address: int) -> Any:
     """The float64 numbers at an address."""
-    return numba.carray(_double_at(address), (_ANY,))
+    return carray(_double_at(address), (_ANY,))
 
 
 @inlined
 def singles(address: int) -> Any:
     """The float32 numbers at an address."""
-    return numba.carray(_single_at(address), (_ANY,))
+    return carray(_single_at(address), (_ANY,))
 
 
 @inlined
 def integers(address: int) -> Any:
     """The int64 numbers at an address."""
-    return numba.carray(_integer_at(address), (_ANY,))
+    return carray(_integer_at(address), (_ANY,))
 
 
 @inlined
 def flags(address: int) -> Any:
     """The bytes at an address."""
-    return numba.carray(_byte_at(address), (_ANY,))
+    return carray(_byte_at(address), (_ANY,))
 
 
 def calling(signature: Any) -> Callable[..., Any]:

@@ -77,9 +77,9 @@ _INVERSION_STEPS, _INVERTED = 40, 1e-12
 
 @inlined
 def _undistorted(c, u, v, profile, radial, tangential):
-    """m with ``d(m) = (u, v)`` in the ideal image, and whether it was found: Newton's method from the centre, whose steps
-    are halved as long as they leave the field or do not lower the residual. That ends at the solution, since d is the
-    gradient of a strictly convex potential in the field."""
+    """m with ``d(m) = (u, v)`` in the ideal image, and whether it was found: Newton's method from the centre, whose
+    steps are halved as long as they leave the field or do not lower the residual. That ends at the solution, since d is
+    the gradient of a strictly convex potential in the field."""
     a = b = 0.0
     length, step_a, step_b, best = 1.0, u, v, math.inf
     for _ in range(_INVERSION_STEPS):
@@ -181,7 +181,9 @@ def _angle(rho, z):
     t = (t - 1.0) / (t + 1.0) if far else t
     s = t * t
     top = -8.750608600031904122785e-1 * s - 1.615753718733365076637e1
-    top = ((top * s - 7.500855792314704667340e1) * s - 1.228866684490136173410e2) * s - 6.485021904942025371773e1
+    top = (
+        (top * s - 7.500855792314704667340e1) * s - 1.228866684490136173410e2
+    ) * s - 6.485021904942025371773e1
     bottom = (s + 2.485846490142306297962e1) * s + 1.650270098316988542046e2
     bottom = (bottom * s + 4.328810604912902668951e2) * s + 4.853903996359136964868e2
     bottom = bottom * s + 1.945506571482613964425e2

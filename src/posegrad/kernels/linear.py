@@ -86,7 +86,7 @@ def solve(matrix, damping, right, answer):
 @helper
 def scaled_eigenvalues(matrix, right, work):
     """Of a matrix scaled to unit diagonal, where that is positive: smallest eigenvalue, smallest magnitude, and
-    ``right^T |H|^-1 right`` with magnitudes clamped to machine epsilon. By Jacobi's method, in 72 + 12 numbers at ``work``.
+    ``right^T |H|^-1 right`` with magnitudes clamped to machine epsilon. By Jacobi's method, in 84 numbers at ``work``.
     """
     h, b, A, V = doubles(matrix), doubles(right), doubles(work), doubles(work + 8 * 36)
     scale = doubles(work + 8 * 72)

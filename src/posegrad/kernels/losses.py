@@ -110,7 +110,7 @@ def compile_evaluate() -> Any:
 
     @jit.by_address(SIGNATURE)
     def evaluated(kind, square, alpha, count, first_at, second_at):
-        source  # noqa: B018
+        _ = source
         return evaluate_row(kind, square, alpha, count, first_at, second_at)
 
     return evaluated

@@ -1,8 +1,9 @@
 """Passes over the points of one item, for one camera family: what the solver and the gradient call by address.
 
-The points lie in ``rows`` of equal ``pitch``, one coordinate after the other, in conditioned units (``condition``), filled
-up with copies of weight zero to a multiple of :data:`LANES`: no pass has a remainder. A *plain* pass is for weights that
-are numbers and least squares; a *general* one for information matrices, with ``rho'`` and ``rho''`` of every point in rows.
+The points lie in ``rows`` of equal ``pitch``, one coordinate after the other, in conditioned units (``conditioning``),
+filled up with copies of weight zero to a multiple of :data:`LANES`: no pass has a remainder. A *plain* pass is for
+weights that are numbers and least squares; a *general* one for information matrices, with ``rho'`` and ``rho''`` of
+every point in rows.
 
 A pass is ``(rows, pitch, count, camera, pose, u, out) -> outside``: addresses of float64, but for the second and third;
 and how many points lie outside of the camera's field.
@@ -50,7 +51,7 @@ def _bearings(family: Family) -> Any:
     @jit.by_address(SIGNATURE)
     def bearings(rows_at, pitch, count, camera_at, pose_at, u_at, out_at):
         """Unit rays of the pixels; a pixel without one gets the weight zero."""
-        source  # noqa: B018
+        _ = source
         row = 8 * pitch
         x, y, strength = doubles(rows_at), doubles(rows_at + row), doubles(rows_at + STRENGTH * row)
         a, b = doubles(rows_at + BEARING * row), doubles(rows_at + (BEARING + 1) * row)
@@ -73,7 +74,7 @@ def _squares(family: Family) -> Any:
 
     @jit.by_address(SIGNATURE)
     def squares(rows_at, pitch, count, camera_at, pose_at, u_at, out_at):
-        source  # noqa: B018
+        _ = source
         row = 8 * pitch
         x, y = doubles(rows_at), doubles(rows_at + row)
         a, b, d = doubles(rows_at + 2 * row), doubles(rows_at + 3 * row), doubles(rows_at + 4 * row)
@@ -106,7 +107,7 @@ def _quadratic(family: Family, *, general: bool, exact: bool) -> Any:
     def quadratic(rows_at, pitch, count, camera_at, pose_at, u_at, out_at):
         """Sums of ``S, [q]x S, [q]x S [q]x^T`` and ``f, q x f`` with S and f the second and the first derivative of the
         cost by the point in the camera, q = R z; if exact, plus ``f . (w x (w x q))``, the retraction's own."""
-        source  # noqa: B018
+        _ = source
         row = 8 * pitch
         x, y = doubles(rows_at), doubles(rows_at + row)
         a, b, d = doubles(rows_at + 2 * row), doubles(rows_at + 3 * row), doubles(rows_at + 4 * row)
@@ -211,10 +212,10 @@ def _pull(family: Family, *, general: bool) -> Any:
     def pulled(rows_at, pitch, count, camera_at, pose_at, u_at, out_at):
         """Minus the derivatives of ``<u, gradient>`` by pixel, point and weight, as rows; their sums by coefficient.
 
-        With ``m = u_w x q + u_t`` the point's motion, ``d = J m`` that of its image and s = r^T W r, the point's share is
-        ``rho'(s) r^T W d``: e is its derivative by the pixel, h by d.
+        With ``m = u_w x q + u_t`` the point's motion, ``d = J m`` that of its image and s = r^T W r, its share is
+        ``rho'(s) r^T W d``: e is its derivative by the residual, h by d.
         """
-        source  # noqa: B018
+        _ = source
         row = 8 * pitch
         x, y = doubles(rows_at), doubles(rows_at + row)
         a, b, d = doubles(rows_at + 2 * row), doubles(rows_at + 3 * row), doubles(rows_at + 4 * row)

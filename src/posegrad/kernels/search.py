@@ -24,7 +24,7 @@ from posegrad.kernels.solver import (
     evaluate_at,
     finish,
 )
-from posegrad.kernels.start import NUM_CANDIDATES, start
+from posegrad.kernels.start import start
 
 #: what the status of an item says that is left to others
 PENDING = -1
@@ -92,7 +92,11 @@ def refine(block_at, rows_at, pitch, count, work, general, found):
         c[_COST] = doubles(sums_at)[COST] if feasible else math.inf
         c[_DAMPING], c[_GROWTH], c[_STEPS], c[_SUMS_EXACT] = numbers[block.DAMPING], 2.0, 0.0, 0.0
         c[_DONE] = 0.0 if feasible else 1.0
-    total, xx, yy = 0.0, doubles(rows_at + 8 * passes.WEIGHT * pitch), doubles(rows_at + 8 * (passes.WEIGHT + 2) * pitch)
+    total, xx, yy = (
+        0.0,
+        doubles(rows_at + 8 * passes.WEIGHT * pitch),
+        doubles(rows_at + 8 * (passes.WEIGHT + 2) * pitch),
+    )
     for i in range(count):
         total += 0.5 * (xx[i] + yy[i]) if general else xx[i]
     lowest = math.inf
@@ -172,7 +176,7 @@ def compile_search() -> Any:
 
     @jit.by_address(SIGNATURE)
     def searched(block_at, rows_at, pitch, count, used, work, general):
-        source  # noqa: B018
+        _ = source
         status, steps, decrement = search_item(block_at, rows_at, pitch, count, used, work, general != 0)
         integers(work + 8 * FOUND)[0] = steps
         doubles(work + 8 * FOUND)[1] = decrement

@@ -1,8 +1,8 @@
 """The solve of an item: Levenberg-Marquardt, then Newton, then the verdict; in conditioned units.
 
-Step by step as :mod:`posegrad.optim.levenberg_marquardt` does it for a batch of tensors, with two passes over the points
-spared: where the Gauss-Newton phase is about to end, its last trial is summed with the exact Hessian at once; and the last
-Newton step, below the tolerance, is taken without looking at where it leads.
+Step by step as :mod:`posegrad.optim.levenberg_marquardt` does it for a batch of tensors, with two passes over the
+points spared: where the Gauss-Newton phase is about to end, its last trial is summed with the exact Hessian at once;
+and the last Newton step, below the tolerance, is taken without looking at where it leads.
 """
 
 import math
@@ -200,7 +200,7 @@ def negligible(work):
     d, p = doubles(work + 8 * DELTA), doubles(work + 8 * POSE)
     turn = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
     shift = d[3] * d[3] + d[4] * d[4] + d[5] * d[5]
-    return turn < 1e-24 and shift < 1e-24 * (p[9] * p[9] + p[10] * p[10] + p[11] * p[11])
+    return turn < 1e-26 and shift < 1e-26 * (p[9] * p[9] + p[10] * p[10] + p[11] * p[11])
 
 
 @helper
@@ -216,13 +216,13 @@ judge = jit.calling(SIGNATURE)
 
 
 def compile_judge() -> Any:
-    """Converged, saddle or degenerate by the eigenvalues of the scaled Hessian; the decrement, with ``|H|`` for H, is left
-    at DELTA."""
+    """Converged, saddle or degenerate by the eigenvalues of the scaled Hessian; the decrement, with ``|H|`` for H, is
+    left at DELTA."""
     source = jit.stamp()
 
     @jit.by_address(SIGNATURE)
     def judged(block_at, work):
-        source  # noqa: B018
+        _ = source
         numbers, sums, decrement = doubles(block_at), doubles(work + 8 * SUMS), doubles(work + 8 * DELTA)
         decrement[0] = 0.0
         flat = False

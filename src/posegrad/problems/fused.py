@@ -1,8 +1,8 @@
 """The short way of :func:`posegrad.solve_pnp`: plain calls on the CPU, served by the fused kernels.
 
-A call at one item is to cost less than forty microseconds, checks, autograd and result included. So nothing here explains
-what is wrong with a call: it asks whether the call is plainly good, and leaves all others to the long way, which knows
-every error and every option.
+A call at one item is to cost less than forty microseconds, checks, autograd and result included. So nothing here
+explains what is wrong with a call: it asks whether the call is plainly good, and leaves all others to the long way,
+which knows every error and every option.
 """
 
 import copy
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 
 from posegrad.pose import Pose
+from posegrad.problems.fused_arguments import SINGLE, Unserved, Unusual, kind_of
 from posegrad.problems.fused_gradient import Fused
-from posegrad.problems.fused_layout import PLAIN, SINGLE, Job, LongWay, Request, Unserved, Unusual, kind_of
+from posegrad.problems.fused_layout import Job, LongWay, Request
 
 
 class Answer(NamedTuple):
@@ -31,7 +33,7 @@ class Answer(NamedTuple):
 
 def solve(request: Request, long_way: LongWay) -> Answer:
     """The answer to a plain call; raises :class:`Unserved`."""
-    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+    if _functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
         raise Unserved("a transform of torch.func or forward-mode differentiation is at work")
     if torch._C._len_torch_dispatch_stack() > 0:
         raise Unserved("a dispatch mode is at work")
@@ -82,7 +84,7 @@ def _simplified(request: Request) -> tuple[Request, torch.Size]:
             return tensor
         if own.numel() == 1:
             return tensor.reshape(1, *tail)
-        return tensor.expand(*shape, *tail).reshape(-1, *tail)
+        return tensor.expand(*shape, *tail).reshape(shape.numel(), *tail)
 
     if matrix:
         camera = simple(camera, 2)

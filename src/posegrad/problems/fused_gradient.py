@@ -4,11 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
 from posegrad.kernels import block, pool
 from posegrad.optim.compiling import uncompiled
 from posegrad.pose import Pose
-from posegrad.problems.fused_layout import CPU, INTEGER, PLAIN, SINGLE, Job, buffers
+from posegrad.problems.fused_arguments import PLAIN, SINGLE
+from posegrad.problems.fused_layout import CPU, INTEGER, Job, buffers
 
 _CAMERA = 2
 #: where the addresses of the inputs and of the mask are
@@ -44,22 +46,27 @@ def _mapped(gradient: Tensor | None) -> bool:
     """Whether a gradient is one for many at once, or otherwise no plain tensor."""
     if gradient is None:
         return False
-    functorch = torch._C._functorch
     return (
         type(gradient) not in PLAIN
         or gradient.dtype not in SINGLE
         or gradient.is_neg()
-        or functorch.is_batchedtensor(gradient)
-        or functorch.is_legacy_batchedtensor(gradient)
+        or _functorch.is_batchedtensor(gradient)
+        or _functorch.is_legacy_batchedtensor(gradient)
     )
 
 
 def _gradients_by_torch(
-    job: Job, inputs: tuple[Tensor | None, ...], needed: tuple[bool, ...], by_R: Tensor | None, by_t: Tensor | None
+    job: Job,
+    inputs: tuple[Tensor | None, ...],
+    needed: tuple[bool, ...],
+    by_R: Tensor | None,
+    by_t: Tensor | None,
 ) -> list[Tensor | None]:
     """The same gradients as differentiable operations: the problem is solved again from its answer, the long way."""
     points2d, points3d, params, weights = inputs
-    assert points2d is not None and points3d is not None and params is not None
+    assert points2d is not None
+    assert points3d is not None
+    assert params is not None
     request, state = job.request, job.state
     request = request._replace(
         points2d=points2d, points3d=points3d, camera=job.camera_with(params), weights=weights
@@ -73,17 +80,29 @@ def _gradients_by_torch(
     pairs = [(output, torch.where(good, by, 0.0)) for output, by, good in pairs if by is not None]
     chosen = [each for each, wanted in zip(inputs, needed, strict=True) if wanted and each is not None]
     found = torch.autograd.grad(
-        [output for output, _ in pairs], chosen, [by for _, by in pairs], create_graph=torch.is_grad_enabled(), allow_unused=True
+        [output for output, _ in pairs],
+        chosen,
+        [by for _, by in pairs],
+        create_graph=torch.is_grad_enabled(),
+        allow_unused=True,
     )
     left = iter(found)
-    return [next(left) if wanted and each is not None else None for each, wanted in zip(inputs, needed, strict=True)]
+    return [
+        next(left) if wanted and each is not None else None
+        for each, wanted in zip(inputs, needed, strict=True)
+    ]
 
 
 class _Pull:
     """The backward kernel's call."""
 
     def __init__(
-        self, job: Job, inputs: tuple[Tensor | None, ...], needed: tuple[bool, ...], by_R: Tensor | None, by_t: Tensor | None
+        self,
+        job: Job,
+        inputs: tuple[Tensor | None, ...],
+        needed: tuple[bool, ...],
+        by_R: Tensor | None,
+        by_t: Tensor | None,
     ) -> None:
         self.job, self.inputs, self.needed, self.by_R, self.by_t = job, inputs, needed, by_R, by_t
         shared = any(wanted and not own for wanted, own in zip(needed, job.per_item, strict=True))
@@ -98,7 +117,11 @@ class _Pull:
         view[: block.FORWARD.size] = forward
         # saved tensors may have been moved and brought back: elsewhere
         mask, *others = kept
-        moved = [(place, each) for place, each in zip(_PLACES, (*self.inputs, mask), strict=True) if each is not None]
+        moved = [
+            (place, each)
+            for place, each in zip(_PLACES, (*self.inputs, mask), strict=True)
+            if each is not None
+        ]
         if others:
             moved += [
                 (place, each)
@@ -116,7 +139,8 @@ class _Pull:
         (x, x_at), (z, z_at), (c, c_at), (w, w_at) = (self._gradient(k, widths[k]) for k in range(4))
         block.BACKWARD.pack_into(
             view, 8 * block.COTANGENT_R,
-            *R, *t, int(adjoint.hessian == "gauss_newton"), *x_at, *z_at, *w_at, *c_at, num_parameters, *job.coefficients, adjoint.max_gain or 0.0,
+            *R, *t, int(adjoint.hessian == "gauss_newton"), *x_at, *z_at, *w_at, *c_at,
+            *(num_parameters, *job.coefficients, adjoint.max_gain or 0.0),
         )  # fmt: skip
         pool.run(job.kernels.backward, buffer.address, job.size, self.parts)
         return [self._finished(k, each) for k, each in enumerate((x, z, c, w))]

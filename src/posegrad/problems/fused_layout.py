@@ -8,21 +8,28 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posegrad import _pytree, robust
 from posegrad.cameras import Camera
 from posegrad.kernels import block, pool
-from posegrad.kernels.families import MATRIX, MODELS, Kernels, kernels_of
+from posegrad.kernels.families import Kernels, kernels_of
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.pose import Pose
+from posegrad.problems.fused_arguments import (
+    PLAIN,
+    SINGLE,
+    Unserved,
+    camera_of,
+    kind_of,
+    mask_of,
+    read,
+)
 from posegrad.robust import RobustLoss
 
-PLAIN = (Tensor, nn.Parameter)
 CPU = torch.device("cpu")
 _EPS = torch.finfo(torch.float64).eps
-SINGLE = {torch.float64: 0, torch.float32: 1}
 _ROUNDING = {
     dtype: (torch.finfo(dtype).eps, torch.finfo(dtype).tiny ** 0.5)
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -58,29 +65,6 @@ _PENDING = -1  # as in kernels.search, which is not to be imported before it is 
 LongWay = Callable[[Request, Pose | None], Any]
 
 
-class Unserved(Exception):
-    """Why the kernels do not serve a call."""
-
-
-class Unusual(Exception):
-    """A tensor that kernels do not read as it is: of half precision, or with several batch dimensions."""
-
-
-def _read(name: str, tensor: Tensor, trailing: int) -> tuple[int, tuple[int, ...], int]:
-    """How many items a tensor has (-1: no batch dimension), its strides, the batch's first, and whether it is float32."""
-    if type(tensor) not in PLAIN or not tensor.is_cpu or tensor.is_neg():
-        raise Unserved(f"{name} is not a plain tensor on the CPU")
-    single = SINGLE.get(tensor.dtype)
-    extra = tensor.ndim - trailing
-    if single is None or extra > 1:
-        raise Unusual(name)
-    strides = tensor.stride()
-    if extra == 0:
-        return -1, (0, *strides), single
-    items = tensor.shape[0]
-    return items, strides if items != 1 else (0, *strides[1:]), single
-
-
 class Job:
     """A call laid out for the kernels: the block they read, and what its addresses point to."""
 
@@ -96,30 +80,32 @@ class Job:
         if points2d.shape[-1] != 2 or points3d.shape[-1] != 3 or points3d.shape[-2] != count:
             raise Unserved("the points are not (..., N, 2) and (..., N, 3)")
         self.request, self.long_way = request, long_way
-        self.params, coefficients, family, num_pixel, limit = _camera(camera)
-        x_items, x, x_single = _read("points2d", points2d, 2)
-        z_items, z, z_single = _read("points3d", points3d, 2)
+        self.params, coefficients, family, num_pixel, limit = camera_of(camera)
+        x_items, x, x_single = read("points2d", points2d, 2)
+        z_items, z, z_single = read("points3d", points3d, 2)
         trailing = 2 if self.params is camera else 1
-        c_items, c, c_single = _read("camera", self.params, trailing)
+        c_items, c, c_single = read("camera", self.params, trailing)
         if trailing == 2:
             offsets = [k // 3 * c[1] + k % 3 * c[2] if k >= 0 else -1 for k in coefficients]
         else:
             offsets = [k * c[1] if k >= 0 else -1 for k in coefficients]
         items = [x_items, z_items, c_items]
         self.kept: list[Tensor | None] = [mask, limit]
+        #: what the forward pass computed beside the pose
+        self.numbers: list[Tensor] = []
         w = (0, 0, 0, 0, 0, 0, 0)
         kind, w_items = 0, -1
         if weights is not None:
             kind = kind_of(weights, count)
-            w_items, strides, w_single = _read("weights", weights, kind)
+            w_items, strides, w_single = read("weights", weights, kind)
             w = (kind, weights.data_ptr(), *strides, *(0,) * (3 - kind), w_single)
             items.append(w_items)
         m = (0, 0, 0)
         if mask is not None:
-            m = _mask(mask, count, items)
+            m = mask_of(mask, count, items)
         limited = (0, 0, 0)
         if limit is not None:
-            l_items, strides, l_single = _read("camera", limit, 1)
+            l_items, strides, l_single = read("camera", limit, 1)
             limited = (limit.data_ptr(), strides[0], l_single)
             items.append(l_items)
         robust_loss = (0, 0, 0, 0, 0, 0, 0)
@@ -130,8 +116,8 @@ class Job:
             if type(init) is not Pose:
                 raise Unserved("the init is not a pg.Pose")
             R, t = init.R, init.t
-            R_items, R_strides, R_single = _read("init.R", R, 2)
-            t_items, t_strides, t_single = _read("init.t", t, 1)
+            R_items, R_strides, R_single = read("init.R", R, 2)
+            t_items, t_strides, t_single = read("init.t", t, 1)
             start = (R.data_ptr(), *R_strides, R_single, t.data_ptr(), *t_strides, t_single)
             items += (R_items, t_items)
         self.size = size = next((number for number in items if number not in (-1, 1)), 1)
@@ -163,7 +149,7 @@ class Job:
             *(count, *self.kernels.parts),
             *(points2d.data_ptr(), *x, x_single, points3d.data_ptr(), *z, z_single),
             *w, *m,
-            *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel, int(trailing == 1 and camera.wide)),
+            *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel, int(getattr(camera, "wide", False))),
             *limited, *start, *robust_loss,
             *(solver.max_steps, 3, solver.initial_damping),
             4096 * _EPS if solver.tolerance is None else solver.tolerance,
@@ -185,7 +171,7 @@ class Job:
                 continue
             if value.requires_grad and torch.is_grad_enabled():
                 raise Unserved("a parameter of the loss requires a gradient")
-            number, strides, single = _read("a parameter of the loss", value, 0)
+            number, strides, single = read("a parameter of the loss", value, 0)
             items.append(number)
             self.kept.append(value)
             fields += (value.data_ptr(), strides[0], single)
@@ -207,7 +193,13 @@ class Job:
         self.state = empty((size, block.NUM_STATE), dtype=torch.float64, device=CPU)
         buffer = buffers
         block.FORWARD.pack_into(
-            buffer.view, 0, *self.fields, SINGLE[dtype], *[each.data_ptr() for each in outputs], self.state.data_ptr(), 0
+            buffer.view,
+            0,
+            *self.fields,
+            SINGLE[dtype],
+            *[each.data_ptr() for each in outputs],
+            self.state.data_ptr(),
+            0,
         )
         work = size * (_FORWARD_ITEM + _FORWARD_POINT * self.count)
         if self.request.init is None:
@@ -249,7 +241,9 @@ class Job:
         if loss is not None:
             loss = _pytree.tree_map(lambda leaf: items(leaf, 0), loss)
         return Request(
-            items(points2d, 2) if points2d.ndim > 2 else points2d.detach().expand(len(index), *points2d.shape),
+            items(points2d, 2)
+            if points2d.ndim > 2
+            else points2d.detach().expand(len(index), *points2d.shape),
             items(points3d, 2),
             camera,
             None if weights is None else items(weights, self.kind),
@@ -261,51 +255,12 @@ class Job:
         )
 
 
-def _camera(camera: Camera | Tensor) -> tuple[Tensor, tuple[int, ...], str, int, Tensor | None]:
-    """Parameters, which of them the coefficients are, family, how many of those are in pixels, limit of the field."""
-    if isinstance(camera, Tensor):
-        if camera.ndim < 2 or camera.shape[-2:] != (3, 3):
-            raise Unserved("the camera is not (..., 3, 3)")
-        family, coefficients, num_pixel = MATRIX
-        return camera, coefficients, family, num_pixel, None
-    model = MODELS.get(type(camera))
-    if model is None:
-        raise Unserved(f"the camera is a {type(camera).__name__}")
-    return camera.params, model.coefficients, model.family, model.num_pixel, getattr(camera, "limit", None)
-
-
-def kind_of(weights: Any, count: int) -> int:
-    """How many dimensions of the weights belong to a point."""
-    if type(weights) not in PLAIN:
-        raise Unserved("the weights are not a plain tensor")
-    shape = weights.shape
-    if shape[-1:] == (count,):
-        return 1
-    if shape[-2:] == (count, 2):
-        return 2
-    if shape[-3:] == (count, 2, 2):
-        return 3
-    raise Unserved("the weights are of another shape")
-
-
-def _mask(mask: Any, count: int, items: list[int]) -> tuple[int, int, int]:
-    if type(mask) not in PLAIN or not mask.is_cpu or mask.dtype is not torch.bool or mask.shape[-1:] != (count,):
-        raise Unserved("the mask is not a plain tensor (..., N)")
-    if mask.ndim > 2:
-        raise Unusual("mask")
-    strides = mask.stride()
-    if mask.ndim == 1:
-        return mask.data_ptr(), 0, strides[0]
-    items.append(mask.shape[0])
-    return mask.data_ptr(), strides[0] if mask.shape[0] != 1 else 0, strides[1]
-
-
 class _Buffers(threading.local):
     """A block of this thread's own."""
 
     def __init__(self) -> None:
         self.tensor = torch.empty(block.SIZE, dtype=torch.int64, device=CPU)
-        self.view = memoryview(self.tensor.numpy()).cast("B")
+        self.view = memoryview(self.tensor.numpy()).cast("B")  # pyright: ignore[reportArgumentType]
         self.address = self.tensor.data_ptr()
 
 

@@ -1,7 +1,7 @@
 """Perspective-n-Point: the pose of a calibrated camera from 2D-3D correspondences, as a differentiable function."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,7 +23,9 @@ from posegrad.problems.conditioning import Units
 from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
-from posegrad.problems.fused import Request, Unserved
+from posegrad.problems.fused_arguments import Unserved
+from posegrad.problems.fused_layout import Request
+from posegrad.problems.pnp_solution import PnPSolution
 from posegrad.problems.prior import PosePrior
 from posegrad.problems.reprojection import Correspondences
 from posegrad.problems.search import Hints, Search
@@ -37,38 +39,6 @@ _EXACT = 1e-20
 
 
 Backend = Literal["auto", "torch", "kernels"]
-
-
-@_pytree.register
-@dataclass(frozen=True, eq=False)
-class PnPSolution(Solution):
-    """Answer of :func:`solve_pnp`, per item of the batch ``(...)``; only ``pose`` carries gradients.
-
-    ``pose`` is finite for every item, and the identity one unit ahead where the input was bad; use it, and what
-    you compute from it, only where ``ok``: see :func:`posegrad.masked_mean`. ``cost`` is in pixels squared,
-    ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
-    means: points behind the camera, or outside of its model's field.
-
-    With ``num_solutions=k``, ``alternatives`` is a solution of batch shape (..., k): the best k minima that differ,
-    best first (so that the first of them is the answer itself), each with its own gradient; where there are fewer,
-    the status is NO_OTHER. ``ambiguity`` (...) is the best cost over the second best, in [0, 1]: 0 where there is no
-    second, 1 where both fit exactly. Otherwise both are None.
-    """
-
-    alternatives: "PnPSolution | None" = None
-    ambiguity: Float[Tensor, "*batch"] | None = None
-
-    _ADVICE: ClassVar[dict[Status, str]] = {
-        Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
-        "forward), the camera's signs and its distortion.",
-        Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
-        Status.TOO_FEW_POINTS: "Fewer than 4 unmasked points of positive weight (3 with an init).",
-    }
-
-    @property
-    def pose(self) -> Pose:
-        """``cam_from_world``, R (..., 3, 3) and t (..., 3) in the unit of ``points3d``."""
-        return self.variable
 
 
 @uncompiled
@@ -116,9 +86,9 @@ def solve_pnp(
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
         backend: ``"torch"`` (any device), ``"kernels"`` (fused, for the CPU), or ``"auto"``: kernels where they serve
-            the call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior, a
-            constraint, several solutions or ``Unrolled()``, outside of transforms and without a gradient for the loss's
-            parameters. Both give the same answers and gradients, to rounding.
+            the call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior,
+            a constraint, several solutions or ``Unrolled()``, outside of transforms, without a gradient for the
+            loss's parameters. Both give the same answers and gradients, to rounding.
 
     Returns:
         A :class:`PnPSolution`. Work is done in float64 (on devices that have it) and handed back in the dtype of
@@ -147,15 +117,16 @@ def solve_pnp(
     >>> torch.allclose(solution.pose.t, pose.t)
     True
     """
+    if backend not in ("auto", "torch", "kernels"):
+        raise ValueError(f"backend: got {backend!r}, expected 'auto', 'torch' or 'kernels'")
+    reason = ""
     if backend != "torch":
         options = (prior, constraint, num_solutions)
-        request = Request(points2d, points3d, camera, weights, mask, loss, init, solver, adjoint)
+        request = Request(points2d, points3d, camera, weights, mask, loss, init, solver, adjoint)  # pyright: ignore
         try:
             return _fused(request, options)
         except Unserved as unserved:
             reason = str(unserved)
-    if backend not in ("auto", "torch", "kernels"):
-        raise ValueError(f"backend: got {backend!r}, expected 'auto', 'torch' or 'kernels'")
     if not isinstance(solver, LevenbergMarquardt):
         raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(adjoint, Implicit | Unrolled):
@@ -182,20 +153,7 @@ def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | N
         raise Unserved("the adjoint is not pg.Implicit(...)")
     if options != (None, None, 1):
         raise Unserved("there is a prior, a constraint or more than one solution asked for")
-    answer = fused.solve(request, _long_way)
-    pose, solution = object.__new__(Pose), object.__new__(PnPSolution)
-    pose.__dict__.update(R=answer.R, t=answer.t)  # as the constructors of these frozen classes would do it
-    solution.__dict__.update(
-        variable=pose,
-        status=answer.status,
-        cost=answer.cost,
-        num_steps=answer.num_steps,
-        decrement=answer.decrement,
-        hessian=answer.hessian,
-        alternatives=None,
-        ambiguity=None,
-    )
-    return solution
+    return PnPSolution.of(*fused.solve(request, _long_way))
 
 
 def _long_way(request: Request, init: Pose | None) -> PnPSolution:
