@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numba
 from llvmlite import ir
-from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import types
 from numba.extending import intrinsic, register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,46 +58,23 @@ def by_address(signature: Any) -> Callable[[F], Any]:
     return _cached(numba.cfunc, signature)
 
 
-def _pointer_to(kind: types.Type) -> Any:
+def _numbers_at(kind: types.Type) -> Any:
     pointer = types.CPointer(kind)
 
     @intrinsic
-    def at_address(typing_context: Any, address: Any) -> Any:
+    def numbers_at(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.inttoptr(args[0], context.get_value_type(pointer))
 
         return pointer(types.int64), generate
 
-    return at_address
+    return numbers_at
 
 
-_double_at, _single_at = _pointer_to(types.float64), _pointer_to(types.float32)
-_integer_at, _byte_at = _pointer_to(types.int64), _pointer_to(types.uint8)
-_ANY = 1 << 40  # arrays over raw memory have no bounds
-
-
-@inlined
-def doubles(address: int) -> Any:
-    """The float64 numbers at an address."""
-    return carray(_double_at(address), (_ANY,))
-
-
-@inlined
-def singles(address: int) -> Any:
-    """The float32 numbers at an address."""
-    return carray(_single_at(address), (_ANY,))
-
-
-@inlined
-def integers(address: int) -> Any:
-    """The int64 numbers at an address."""
-    return carray(_integer_at(address), (_ANY,))
-
-
-@inlined
-def flags(address: int) -> Any:
-    """The bytes at an address."""
-    return carray(_byte_at(address), (_ANY,))
+# The numbers at an address, to be read and written by index. Bare pointers rather than arrays: these, with their shape
+# and strides, take twice as long to compile.
+doubles, singles = _numbers_at(types.float64), _numbers_at(types.float32)
+integers, flags = _numbers_at(types.int64), _numbers_at(types.uint8)
 
 
 def calling(signature: Any) -> Callable[..., Any]:
