@@ -63,6 +63,7 @@ def kind_of(weights: Any, count: int) -> int:
 
 
 def mask_of(mask: Any, count: int, items: list[int]) -> tuple[int, int, int]:
+    """Address and strides of a mask, whose number of items is added to the others'."""
     if (
         type(mask) not in PLAIN
         or not mask.is_cpu

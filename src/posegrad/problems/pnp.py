@@ -250,8 +250,11 @@ def _hand_back(
         # a narrower dtype may overflow: the largest number then, not infinity
         return out(value.detach()).nan_to_num()
 
+    t = pose.t
+    if dtype != t.dtype:
+        t = t.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
     return PnPSolution(
-        variable=Pose(out(pose.R), out(pose.t)),
+        variable=Pose(out(pose.R), out(t)),
         status=out_index(solution.status),
         cost=out_number(solution.cost * units.cost),
         num_steps=out_index(solution.num_steps),
