@@ -253,3 +253,27 @@ def test_random_calls_with_bad_items(seed: int) -> None:
             continue
         for item in range(24):
             close(got[item], exact[item], 1e-6)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("count", "noise"), [(3, 0.5), (4, 5.0), (6, 0.0), (12, 2.0), (40, 20.0)])
+def test_without_a_start(count: int, noise: float, planar: bool) -> None:
+    """The same minimum, or one as good; very noisy items and those of three points take the long way inside."""
+    scene = random_scene(20, count, noise=noise, planar=planar, seed=count)
+    points2d = scene.points2d.clone()
+    points2d[3, 0, 0] = torch.nan
+    expected, actual = (
+        pg.solve_pnp(points2d, scene.points3d, scene.K, weights=scene.weights, backend=backend)
+        for backend in ("torch", "kernels")
+    )
+    assert actual.status.tolist() == expected.status.tolist()
+    ok = expected.ok
+    torch.testing.assert_close(actual.cost[ok], expected.cost[ok], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(actual.pose.t[ok], expected.pose.t[ok], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["OPENCV", "OPENCV_FISHEYE", "RADIAL", "SIMPLE_FISHEYE"])
+def test_without_a_start_through_a_distorting_lens(name: str) -> None:
+    scene = Scene(camera(name))
+    both(scene, init=None)
+    both(scene, init=None, weights=scene.weights("matrix"), mask=scene.mask, loss=pg.robust.Huber(3.0))

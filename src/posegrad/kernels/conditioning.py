@@ -15,6 +15,7 @@ from posegrad.kernels.inputs import (
     FOCAL,
     SIZE,
     WEIGHT_UNIT,
+    WIDTH,
     gather,
     gather_weights,
     judge_init,
@@ -174,6 +175,7 @@ def scale_rows(rows_at, pitch, count, total, units_at, rounding, general, matric
     trace = (p00 + p11 + p22) / count
     square = p00 * p00 + p11 * p11 + p22 * p22 + 2.0 * (p01 * p01 + p02 * p02 + p12 * p12)
     second = 0.5 * (trace * trace - square / count / count)
+    unit[WIDTH] = second
     limit = _COLLINEAR_ROUNDINGS * rounding * (1.0 + math.sqrt(c0 * c0 + c1 * c1 + c2 * c2) / size)
     limit = min(limit, _COLLINEAR_AT_MOST)
     return second < max(limit * limit, 64.0 * _EPS)

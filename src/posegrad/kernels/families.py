@@ -67,6 +67,10 @@ def kernels_of(family: str, general: bool, search: bool, backward: bool) -> Kern
 
 
 def _compile(family: str, general: bool, searching: bool, differentiable: bool) -> Kernels:
+    from numba.core import config
+
+    if getattr(config, "DISABLE_JIT", False):
+        raise ImportError("NUMBA_DISABLE_JIT is set")
     from posegrad.kernels import (
         backward,
         conditioning,

@@ -7,8 +7,9 @@ from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.losses import SQUARED
 from posegrad.kernels.passes import RHO1, WEIGHT
 
-#: places of an item's units among float64 numbers: centre (3) and scales, robust scale squared and shape
-CENTRE, SIZE, FOCAL, WEIGHT_UNIT, SQUARE, SHAPE, NUM_UNITS = 0, 3, 4, 5, 6, 7, 8
+#: places of an item's units among float64 numbers: centre (3) and scales, robust scale squared and shape; and how far
+#: the points are off a line, squared, in these units
+CENTRE, SIZE, FOCAL, WEIGHT_UNIT, SQUARE, SHAPE, WIDTH, NUM_UNITS = 0, 3, 4, 5, 6, 7, 8, 9
 
 _SMALLEST = 2.2250738585072014e-308
 

@@ -1,6 +1,7 @@
 """The best of several minima, from the starts of ``start``, as :mod:`posegrad.problems.search` looks for it.
 
-Three points, whose exact fits follow rules of their own, and items without a feasible start are left to the long way.
+Three points, whose exact fits follow rules of their own, items without a feasible start and very noisy ones, whose best
+minimum may lie elsewhere, are left to the long way.
 """
 
 import math
@@ -10,6 +11,7 @@ from numba import types
 
 from posegrad.kernels import block, jit, passes
 from posegrad.kernels.conditioning import CONVERGED
+from posegrad.kernels.inputs import WIDTH
 from posegrad.kernels.jit import doubles, helper, integers
 from posegrad.kernels.passes import COST, NUM_SUMS
 from posegrad.kernels.solver import (
@@ -19,6 +21,7 @@ from posegrad.kernels.solver import (
     NUM_CANDIDATE,
     POSE,
     SUMS,
+    UNITS,
     copy,
     descend,
     evaluate_at,
@@ -30,7 +33,7 @@ from posegrad.kernels.start import start
 PENDING = -1
 # As in posegrad.problems.search.
 _FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS, _NEARLY_AS_GOOD = 3, 1000.0, 0.03, 10, 10.0, 1.1
-_EXACT, _SAME = 1e-20, 0.02
+_EXACT, _SAME, _NOISY = 1e-20, 0.02, 0.125
 #: places in a candidate: pose, sums, cost, damping, growth, steps, whether it ended, whether its sums are exact
 _SUMS, _COST, _DAMPING, _GROWTH, _STEPS, _DONE, _SUMS_EXACT = 12, 40, 41, 42, 43, 44, 45
 
@@ -52,6 +55,8 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
     if not feasible:
         return PENDING, 0, 0.0
     best = best_of(candidates, found)
+    if noisy(rows_at, pitch, count, used, work, general, candidates + 8 * NUM_CANDIDATE * best):
+        return PENDING, 0, 0.0
     lowest = doubles(candidates + 8 * NUM_CANDIDATE * best)[_COST]
     status, steps, decrement = finish_candidate(block_at, rows_at, pitch, count, work, general, best)
     # those nearly as good elsewhere may be better in the end
@@ -92,13 +97,7 @@ def refine(block_at, rows_at, pitch, count, work, general, found):
         c[_COST] = doubles(sums_at)[COST] if feasible else math.inf
         c[_DAMPING], c[_GROWTH], c[_STEPS], c[_SUMS_EXACT] = numbers[block.DAMPING], 2.0, 0.0, 0.0
         c[_DONE] = 0.0 if feasible else 1.0
-    total, xx, yy = (
-        0.0,
-        doubles(rows_at + 8 * passes.WEIGHT * pitch),
-        doubles(rows_at + 8 * (passes.WEIGHT + 2) * pitch),
-    )
-    for i in range(count):
-        total += 0.5 * (xx[i] + yy[i]) if general else xx[i]
+    total = strength_of_all(rows_at, pitch, count, general)
     lowest = math.inf
     for phase in range(2):
         lowest = math.inf
@@ -126,6 +125,26 @@ def refine(block_at, rows_at, pitch, count, work, general, found):
                 c[_COST], c[_DAMPING], c[_GROWTH], c[_STEPS] = doubles(sums_at)[COST], damping, growth, steps
                 c[_DONE], c[_SUMS_EXACT] = 1.0 if done else 0.0, 1.0 if exact else 0.0
     return lowest < math.inf
+
+
+@helper
+def strength_of_all(rows_at, pitch, count, general):
+    """The sum of the weights."""
+    xx, yy = doubles(rows_at + 8 * passes.WEIGHT * pitch), doubles(rows_at + 8 * (passes.WEIGHT + 2) * pitch)
+    total = 0.0
+    for i in range(count):
+        total += 0.5 * (xx[i] + yy[i]) if general else xx[i]
+    return total
+
+
+@helper
+def noisy(rows_at, pitch, count, used, work, general, best_at):
+    """Whether the noise, carried to the object's distance, is not small against the object's width."""
+    c = doubles(best_at)
+    distance = c[9] * c[9] + c[10] * c[10] + c[11] * c[11]
+    # of 2 N numbers the fit takes 6
+    spread = strength_of_all(rows_at, pitch, count, general) * max(used - 3.0, 0.5) / used
+    return 2.0 * c[_COST] * distance > _NOISY * _NOISY * doubles(work + 8 * UNITS)[WIDTH] * spread
 
 
 @helper
