@@ -1,6 +1,7 @@
 """An item never depends on its neighbours; a bad one gets a status, a finite pose and a zero gradient."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from posegrad import Status
 from posegrad.testing import random_scene
 
 _BAD = 2
+_WAYS: list[dict[str, Any]] = [{}, {"backend": "torch"}, {"adjoint": pg.Unrolled()}]
 Inputs = dict[str, Tensor]
 
 
@@ -89,15 +91,15 @@ def _cases() -> list[object]:
     return [*cases, *(pytest.param(d, s, True, id=n) for n, d, s in _WITH_INIT)]
 
 
-@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
+@pytest.mark.parametrize("way", _WAYS, ids=["kernels", "torch", "unrolled"])
 @pytest.mark.parametrize(("damage", "status", "with_init"), _cases())
 def test_a_bad_item_is_contained(
-    damage: Callable[[Inputs], None], status: Status, with_init: bool, adjoint: pg.Implicit | pg.Unrolled
+    damage: Callable[[Inputs], None], status: Status, with_init: bool, way: dict[str, Any]
 ) -> None:
     clean, damaged = _inputs(), _inputs()
     damage(damaged)
-    expected, expected_gradients = _solve(clean, with_init, adjoint=adjoint)
-    actual, gradients = _solve(damaged, with_init, adjoint=adjoint)
+    expected, expected_gradients = _solve(clean, with_init, **way)
+    actual, gradients = _solve(damaged, with_init, **way)
     assert bool(expected.ok.all())
     assert actual.status[_BAD] == status
     assert not actual.ok[_BAD]
@@ -139,15 +141,13 @@ def test_a_bad_item_with_nan_in_the_loss_gradient_stays_zero() -> None:
 
 
 @pytest.mark.parametrize("with_init", [False, True])
-@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
-def test_an_item_alone_equals_the_item_in_a_batch(
-    adjoint: pg.Implicit | pg.Unrolled, with_init: bool
-) -> None:
+@pytest.mark.parametrize("way", _WAYS, ids=["kernels", "torch", "unrolled"])
+def test_an_item_alone_equals_the_item_in_a_batch(way: dict[str, Any], with_init: bool) -> None:
     inputs = _inputs()
-    together, all_gradients = _solve(inputs, with_init, adjoint=adjoint)
+    together, all_gradients = _solve(inputs, with_init, **way)
     for i in range(5):
         alone, gradients = _solve(
-            {name: value[i : i + 1] for name, value in inputs.items()}, with_init, adjoint=adjoint
+            {name: value[i : i + 1] for name, value in inputs.items()}, with_init, **way
         )
         torch.testing.assert_close(alone.pose.R[0], together.pose.R[i], rtol=0, atol=1e-12)
         torch.testing.assert_close(alone.pose.t[0], together.pose.t[i], rtol=0, atol=1e-12)
@@ -182,9 +182,9 @@ def test_padded_equals_unpadded() -> None:
 
 
 @pytest.mark.parametrize("with_init", [False, True])
-@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()], ids=["implicit", "unrolled"])
+@pytest.mark.parametrize("way", _WAYS, ids=["kernels", "torch", "unrolled"])
 def test_an_overflowing_item_does_not_reach_what_the_batch_shares(
-    adjoint: pg.Implicit | pg.Unrolled, with_init: bool
+    way: dict[str, Any], with_init: bool
 ) -> None:
     inputs = _inputs()
     model, K, x = (inputs[name] for name in ("points3d", "camera", "points2d"))
@@ -194,7 +194,7 @@ def test_an_overflowing_item_does_not_reach_what_the_batch_shares(
         leaves = model[0].clone().requires_grad_(), K[0].clone().requires_grad_()
         x = pg.project_points(model[0], K, pg.Pose(inputs["R"], inputs["t"])) + x
         start = None if init is None else init[keep]
-        solution = pg.solve_pnp(x[keep], *leaves, init=start, adjoint=adjoint)
+        solution = pg.solve_pnp(x[keep], *leaves, init=start, **way)
         assert int(solution.ok.sum()) == 4
         assert bool(solution.pose.t.isfinite().all())
         return torch.autograd.grad(solution.pose.t.sum(), leaves)

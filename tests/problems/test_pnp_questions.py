@@ -111,7 +111,7 @@ def test_questions_are_few_and_none_is_in_the_backward(with_init: bool) -> None:
 def test_second_derivatives_ask_nothing() -> None:
     scene = random_scene(2, 6, noise=2.0, seed=3)
     x = scene.points2d.clone().requires_grad_()
-    solution = pg.solve_pnp(x, scene.points3d, scene.K)
+    solution = pg.solve_pnp(x, scene.points3d, scene.K, backend="torch")
     with _Questions() as questions:
         (first,) = torch.autograd.grad(solution.pose.t.square().sum(), x, create_graph=True)
         first.square().sum().backward()

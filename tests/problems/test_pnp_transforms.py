@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,17 @@ def _differences(function: Callable[[Tensor], Tensor], x: Tensor, step: float) -
 
 
 def _assert_same(actual: pg.PnPSolution, expected: pg.PnPSolution) -> None:
+    """But for what the backends count differently: steps, the rounding that is left, the cost of items that failed."""
+    assert bool(((actual.decrement - expected.decrement)[expected.ok] < 1e-8).all())
+    actual, expected = (
+        replace(
+            each,
+            num_steps=torch.zeros_like(each.num_steps),
+            decrement=torch.zeros_like(each.decrement),
+            cost=torch.where(each.ok, each.cost, 0.0),
+        )
+        for each in (actual, expected)
+    )
     for got, wanted in zip(_pytree.tree_leaves(actual), _pytree.tree_leaves(expected), strict=True):
         assert got.shape == wanted.shape
         torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)

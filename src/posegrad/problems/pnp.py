@@ -1,7 +1,7 @@
 """Perspective-n-Point: the pose of a calibrated camera from 2D-3D correspondences, as a differentiable function."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,12 +17,15 @@ from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
-from posegrad.problems import weighting
+from posegrad.problems import fused, weighting
 from posegrad.problems.call import Call
 from posegrad.problems.conditioning import Units, squared_width
 from posegrad.problems.constraints import PoseConstraint
 from posegrad.problems.door import Batch, admit, neutral_data, neutral_pose
 from posegrad.problems.formulation import Formulation, Given
+from posegrad.problems.fused_arguments import Unserved
+from posegrad.problems.fused_layout import Request
+from posegrad.problems.pnp_solution import PnPSolution
 from posegrad.problems.prior import PosePrior
 from posegrad.problems.ranking import EXACT
 from posegrad.problems.reprojection import Correspondences
@@ -34,41 +37,7 @@ from posegrad.robust import RobustLoss
 _COLLINEAR_ROUNDINGS, _COLLINEAR_AT_MOST = 8, 1e-2
 
 
-@_pytree.register
-@dataclass(frozen=True, eq=False)
-class PnPSolution(Solution):
-    """Answer of :func:`solve_pnp`, per item of the batch ``(...)``; only ``pose`` carries gradients.
-
-    ``pose`` is finite for every item, and the identity one unit ahead where the input was bad; use it, and what
-    you compute from it, only where ``ok``: see :func:`posegrad.masked_mean`. ``cost`` is in pixels squared,
-    ``decrement`` in pixels, ``hessian`` (..., 6, 6) in the tangent [rotation (rad), translation]. INFEASIBLE
-    means: points behind the camera, or outside of its model's field.
-
-    With ``num_solutions=k``, ``alternatives`` is a solution of batch shape (..., k): the best k minima that differ,
-    best first (so that the first of them is the answer itself), each with its own gradient; where there are fewer,
-    the status is NO_OTHER. ``ambiguity`` (...) is the best cost over the second best, in [0, 1]: 0 where there is no
-    second, 1 where both fit exactly. Otherwise both are None.
-
-    >>> from posegrad.testing import random_scene
-    >>> scene = random_scene(2, 6)
-    >>> solve_pnp(scene.points2d, scene.points3d, scene.K).describe()
-    '2 x CONVERGED: Converged to a minimum: the answer and its gradient are exact.'
-    """
-
-    alternatives: "PnPSolution | None" = None
-    ambiguity: Float[Tensor, "*batch"] | None = None
-
-    _ADVICE: ClassVar[dict[Status, str]] = {
-        Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
-        "forward), the camera's signs and its distortion.",
-        Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
-        Status.TOO_FEW_POINTS: "Fewer than 3 unmasked points of positive weight.",
-    }
-
-    @property
-    def pose(self) -> Pose:
-        """``cam_from_world``, R (..., 3, 3) and t (..., 3) in the unit of ``points3d``."""
-        return self.variable
+Backend = Literal["auto", "torch", "kernels"]
 
 
 @uncompiled
@@ -86,7 +55,7 @@ def solve_pnp(
     num_solutions: int = 1,
     solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
     adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
-    backend: Literal["auto", "torch"] = "auto",
+    backend: Backend = "auto",
 ) -> PnPSolution:
     """Solve Perspective-n-Point for a batch, with exact gradients.
 
@@ -115,7 +84,10 @@ def solve_pnp(
         num_solutions: how many of the best minima to return in ``alternatives``; more than 1 needs a global start.
         solver: settings of the minimisation.
         adjoint: ``Implicit()``, ``Implicit(hessian="gauss_newton")`` or ``Unrolled()``.
-        backend: ``"auto"`` or ``"torch"`` (any device).
+        backend: ``"torch"`` (any device), ``"kernels"`` (fused, for the CPU), or ``"auto"``: kernels where they serve
+            the call. They do for plain CPU tensors and camera models up to OPENCV and OPENCV_FISHEYE, without a prior,
+            a constraint, several solutions or ``Unrolled()``, outside of transforms, without a gradient for the
+            loss's parameters. Both give the same answers and gradients, to rounding.
 
     Returns:
         A :class:`PnPSolution`. Work is done in float64 (on devices that have it) and handed back in the dtype of
@@ -145,8 +117,16 @@ def solve_pnp(
     >>> torch.allclose(solution.pose.t, pose.t)
     True
     """
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend: got {backend!r}, expected 'auto' or 'torch'")
+    if backend not in ("auto", "torch", "kernels"):
+        raise ValueError(f"backend: got {backend!r}, expected 'auto', 'torch' or 'kernels'")
+    reason = ""
+    if backend != "torch":
+        options = (prior, constraint, num_solutions)
+        request = Request(points2d, points3d, camera, weights, mask, loss, init, solver, adjoint)  # pyright: ignore
+        try:
+            return _fused(request, options)
+        except Unserved as unserved:
+            reason = str(unserved)
     if not isinstance(solver, LevenbergMarquardt):
         raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(adjoint, Implicit | Unrolled):
@@ -161,7 +141,27 @@ def solve_pnp(
     device = points2d.device.type if isinstance(points2d, Tensor) else "cpu"
     with torch.autocast(device, enabled=False):
         call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, prior, constraint, init)
+        if backend == "kernels":
+            call.check()
+            raise ValueError(f"backend: 'kernels' does not serve this call: {reason}; use 'auto' or 'torch'")
         return _solve(admit(call), solver, adjoint, num_solutions)
+
+
+def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | None, int]) -> PnPSolution:
+    """The short way; raises where it does not lead."""
+    if type(request.solver) is not LevenbergMarquardt or type(request.adjoint) is not Implicit:
+        raise Unserved("the adjoint is not pg.Implicit(...)")
+    if options != (None, None, 1):
+        raise Unserved("there is a prior, a constraint or more than one solution asked for")
+    return PnPSolution.of(*fused.solve(request, _long_way))
+
+
+def _long_way(request: Request, init: Pose | None) -> PnPSolution:
+    """By torch operations, differentiable to any order."""
+    points2d, points3d, camera, weights, mask, loss, _, solver, adjoint = request
+    call = Call(points2d, points3d, as_camera(camera), weights, mask, loss, None, None, init)
+    with torch.autocast("cpu", enabled=False):
+        return _solve(admit(call), solver, adjoint, 1)
 
 
 def _solve(item: Batch, settings: LevenbergMarquardt, adjoint: Adjoint, count: int) -> PnPSolution:
@@ -273,11 +273,11 @@ class PnP(nn.Module):
         solver: LevenbergMarquardt = LevenbergMarquardt(),  # noqa: B008 (frozen)
         adjoint: Adjoint = Implicit(),  # noqa: B008 (frozen)
         num_solutions: int = 1,
-        backend: Literal["auto", "torch"] = "auto",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         self.solver, self.adjoint, self.num_solutions = solver, adjoint, num_solutions
-        self.backend: Literal["auto", "torch"] = backend
+        self.backend: Backend = backend
 
     def forward(
         self,
