@@ -71,7 +71,9 @@ def _assert_same(actual: pg.PnPSolution, expected: pg.PnPSolution) -> None:
     )
     for got, wanted in zip(_pytree.tree_leaves(actual), _pytree.tree_leaves(expected), strict=True):
         assert got.shape == wanted.shape
-        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12)
+        # rounding of a Hessian's entries is relative to the largest one
+        size = float(wanted.abs().max()) if wanted.is_floating_point() else 1.0
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-12 * max(size, 1.0))
 
 
 _MASK = torch.ones(4, 6, dtype=torch.bool)
