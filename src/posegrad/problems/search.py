@@ -8,9 +8,9 @@ Without an initial pose, per item:
 3. Items with three points, without a feasible candidate or with much noise for their width are refined from more
    starts, none of which is given up: the first ones, moved into the camera's field; up to eight minima of SQPnP's cost
    by angle; for three points the four poses of P3P, of complex ones the real part.
-4. The best candidate, and those that are nearly as good (of the items of step 3: not much worse) and somewhere else, are
-   refined to the end by Newton steps; where none of them ends in a minimum, the item's others, too. The best minimum
-   is the answer: see ``ranking.py``.
+4. The best candidate, and those that are nearly as good (for the items of step 3: not much worse) and somewhere else,
+   are refined to the end by Newton steps; where none of them ends in a minimum, the item's others, too. The best
+   minimum is the answer: see ``ranking.py``.
 """
 
 from dataclasses import dataclass, replace
