@@ -38,6 +38,7 @@ _PUBLIC = [
         "posegrad.testing",
     ),
     *("posegrad.compat", "posegrad.nn", "posegrad.data"),
+    *(f"posegrad.minimal.{name}" for name in ("p3p", "sqpnp", "ippe", "dlt", "homography")),
 ]
 
 

@@ -1,5 +1,7 @@
 """From and to OpenCV's and COLMAP's cameras: order, half pixels, batches, gradients, wrong calls."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pycolmap
 import pytest
@@ -78,6 +80,24 @@ def test_opencv_arrays_batches_dtypes_and_gradients() -> None:
     for make in (from_opencv, from_opencv_fisheye):
         assert gradcheck(lambda K, D, make=make: make(K * upper, D).project(points).points2d, (K, D))
     assert pg.cameras.as_camera(batch) is batch
+
+
+def test_a_skew_under_vmap_is_an_item_that_is_not_finite() -> None:
+    """Values cannot be asked for there; matrices without one pass, under derivatives too."""
+    K = _K.expand(3, 3, 3).clone()
+    K[1, 0, 1] = 2.0
+    points = torch.tensor([[0.1, 0.2, 1.0]], dtype=torch.float64)
+
+    def pixels(K: torch.Tensor, make: Callable[..., pg.cameras.Camera] = from_opencv) -> torch.Tensor:
+        return make(K, torch.tensor([-0.2, 0.05, 1e-3, 0.0]).double()).project(points).points2d
+
+    for make in (from_opencv, from_opencv_fisheye):
+        found = torch.func.vmap(lambda K, make=make: pixels(K, make))(K)
+        assert bool(found[1].isnan().all())
+        torch.testing.assert_close(found[[0, 2]], pixels(_K, make).expand(2, 1, 2))
+    used = _K != 0
+    jacobian = torch.func.jacrev(lambda K: pixels(used * K))
+    torch.testing.assert_close(torch.func.vmap(jacobian)(K)[2], jacobian(_K))
 
 
 def test_wrong_calls_say_what_to_do() -> None:

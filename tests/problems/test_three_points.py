@@ -55,6 +55,18 @@ def test_one_solution_is_the_first_of_several() -> None:
         torch.testing.assert_close(one.cost, several.cost, rtol=1e-9, atol=1e-18)
 
 
+def test_of_a_noisy_needle_candidates_that_are_not_much_worse_are_followed_to_the_end() -> None:
+    """On the way the best minimum's candidate costs a tenth more than another one, and more."""
+    x = torch.tensor([[410.2061, 320.5035], [427.1593, 341.3047], [446.5599, 388.9644]]).double()
+    z = torch.tensor([[-0.018577, 0.007544, 0.089634], [-0.015522, -0.010039, 0.394451]]).double()
+    z = torch.cat([z, torch.tensor([[-0.002141, 0.012423, 0.971791]]).double()])
+    K = torch.tensor([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]).double()
+    several = _all(x, z, K)
+    assert several.alternatives is not None
+    assert float(several.alternatives.cost[1]) > 1.05 * float(several.cost)
+    torch.testing.assert_close(pg.solve_pnp(x, z, K).cost, several.cost)
+
+
 def test_a_symmetric_view_has_an_answer_too() -> None:
     """An equilateral triangle seen from ahead: the frontal pose is the farthest of four, the others are alike."""
     z = torch.tensor([[1.0, 0, 0], [-0.5, 0.75**0.5, 0], [-0.5, -(0.75**0.5), 0]]).double()

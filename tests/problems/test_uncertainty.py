@@ -134,6 +134,12 @@ def test_wrong_calls() -> None:
         pg.pose_covariance(solution, *data, form="exact")  # pyright: ignore
     with pytest.raises(ValueError, match="robust loss"):
         pg.pose_covariance(solution, *data, loss=pg.robust.Huber(1.0))
+    for noise in (-1.0, 0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"noise: got .* > 0 in pixels"):
+            pg.pose_covariance(solution, *data, noise=noise)
+    for noise in ("1", True, torch.tensor([1, 2])):
+        with pytest.raises(TypeError, match=r"noise: got (str|bool|dtype torch\.int64)"):
+            pg.pose_covariance(solution, *data, noise=noise)  # pyright: ignore
     with pytest.raises(ValueError, match=r"noise: got shape \(3,\)"):
         pg.pose_covariance(solution, *data, noise=torch.ones(3))
     with pytest.raises(ValueError, match=r"batch shape \(2,\), the data \(3, 2\)"):

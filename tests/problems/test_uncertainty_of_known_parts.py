@@ -231,7 +231,8 @@ def test_failed_items_and_wrong_calls() -> None:
         (gradient,) = torch.autograd.grad(covariance[[0, 2]].sum(), L, retain_graph=True)
         assert bool((gradient[1] == 0).all())
         assert bool(gradient.isfinite().all())
-        unknown = pg.pose_covariance(solution, *data, prior=prior, constraint=constraint, noise=-1.0, form=form)  # pyright: ignore  # fmt: skip
+        noise = torch.tensor(-1.0)
+        unknown = pg.pose_covariance(solution, *data, prior=prior, constraint=constraint, noise=noise, form=form)  # pyright: ignore  # fmt: skip
         assert unknown.diagonal(dim1=-2, dim2=-1).isinf().all()
         with pytest.raises(ValueError, match=r"noise: got None with a prior"):
             pg.pose_covariance(solution, *data, prior=prior, form=form)  # pyright: ignore

@@ -114,6 +114,31 @@ def test_semi_definite_weights_are_legal_and_may_leave_the_pose_open() -> None:
     assert (solution.status == pg.Status.DEGENERATE).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_matrices_of_rank_one_are_semi_definite_whatever_dtype_they_come_in(dtype: torch.dtype) -> None:
+    """Rounding leaves some with a negative eigenvalue, and points in float64 do not make it less; float64 weights may
+    be float32 ones made wide."""
+    scene = random_scene(1, 100, noise=1.0, seed=5)
+    made = torch.float32 if dtype == torch.float64 else dtype
+    a = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).to(made)
+    W = (a[:, :, None] * a[:, None, :]).to(dtype)
+    assert bool((torch.linalg.det(W.double()) < 0).any())
+    solution = pg.solve_pnp(scene.points2d, scene.points3d, scene.K, weights=W)
+    assert bool(solution.ok.all()), solution.describe()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_confidences_that_sum_to_one_are_weights_in_half_precision(dtype: torch.dtype) -> None:
+    scene = random_scene(2, 500, noise=1.0, seed=6)
+    x, z, K = (v.to(dtype) for v in (scene.points2d, scene.points3d, scene.K))
+    w = torch.full((2, 500), 1 / 500, dtype=dtype).requires_grad_()
+    solution = pg.solve_pnp(x, z, K, weights=w)
+    assert bool(solution.ok.all()), solution.describe()
+    torch.testing.assert_close(solution.pose.t, pg.solve_pnp(x, z, K).pose.t, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(solution.pose.t.sum(), w)
+    assert bool(gradient.isfinite().all() & (gradient != 0).any())
+
+
 def test_matrices_for_two_points_are_refused_with_the_way_out() -> None:
     """Or given by way of a third point that is masked."""
     scene = random_scene(3, 3, noise=1.0, seed=2)

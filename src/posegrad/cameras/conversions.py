@@ -51,8 +51,9 @@ def from_opencv(K: Float[Tensor, "*batch 3 3"], dist: Float[Tensor, "*batch D"])
             and (D, 1) arrays of a single camera are taken as (D,).
 
     Raises:
-        ValueError: for a skew, for other numbers of coefficients (the thin-prism and tilt terms of 12 and 14 are
-            not supported: calibrate without them, or pass ``dist[..., :8]`` where they are zero).
+        ValueError: for a skew (under ``vmap``, which cannot raise for one item, its parameters are NaN), for other
+            numbers of coefficients (the thin-prism and tilt terms of 12 and 14 are not supported: calibrate without
+            them, or pass ``dist[..., :8]`` where they are zero).
 
     >>> K = torch.tensor([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
     >>> from_opencv(K, torch.tensor([-0.2, 0.05, 1e-3, 0.0])).name
@@ -154,12 +155,23 @@ def _matrix(K: Any, function: str) -> Tensor:
         raise TypeError(f"K: got dtype {K.dtype}, expected a floating-point dtype")
     if K.ndim < 2 or tuple(K.shape[-2:]) != (3, 3):
         raise ValueError(f"K: got shape {tuple(K.shape)}, expected (..., 3, 3)")
-    if bool((K[..., 0, 1] != 0).any()):
+    skewed = K.detach()[..., 0, 1] != 0
+    if _is_mapped(skewed):  # its values cannot be asked for
+        return torch.where(skewed[..., None, None], torch.nan, K)
+    if bool(skewed.any()):
         raise ValueError(
             f"K: got a skew (K[..., 0, 1] != 0), which {function} has no model for; set it to zero, or use K as it is "
             "where there is no distortion"
         )
     return K
+
+
+def _is_mapped(value: Tensor) -> bool:
+    """Whether torch.func.vmap is at work on a tensor."""
+    transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    while transforms.is_gradtrackingtensor(value):
+        value = transforms.get_unwrapped(value)
+    return transforms.is_batchedtensor(value)
 
 
 def _coefficients(K: Any, values: Any, name: str) -> Tensor:

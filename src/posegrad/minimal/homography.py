@@ -14,6 +14,10 @@ class Plane(NamedTuple):
 
     ``thickness`` is the RMS distance from the plane over the set's RMS radius, ``width`` likewise that from the line
     through the plane's first axis, in the plane.
+
+    >>> points = torch.tensor([[[2.0, 1, 0], [-2, 1, 0], [-2, -1, 0], [2, -1, 0]]])
+    >>> plane_of(points, torch.ones(1, 4)).width
+    tensor([0.4472])
     """
 
     frame: Float[Tensor, "B 3 3"]
@@ -22,7 +26,12 @@ class Plane(NamedTuple):
 
 
 def plane_of(points3d: Float[Tensor, "B N 3"], weights: Float[Tensor, "B N"]) -> Plane:
-    """The plane through the origin that fits centred points best; those of weight zero do not count."""
+    """The plane through the origin that fits centred points best; those of weight zero do not count.
+
+    >>> points = torch.tensor([[[2.0, 1, 0], [-2, 1, 0], [-2, -1, 0], [2, -1, 0]]])
+    >>> plane_of(points, torch.ones(1, 4)).thickness
+    tensor([0.])
+    """
     used = (weights > 0).to(points3d.dtype)
     scatter = (points3d * used[..., None]).mT @ points3d
     values, vectors = torch.linalg.eigh(scatter)
@@ -44,7 +53,15 @@ def homography(
         plane_points: points of the plane, centred and of a size about 1.
         weights: >= 0; scale does not matter.
 
+    Degeneracies: with fewer points, or three of four on a line, H is one of many; an item that is not finite gets a
+    matrix that says nothing.
+
     Reference: Hartley & Zisserman, "Multiple View Geometry", algorithm 4.2.
+
+    >>> square = torch.tensor([[[1.0, 1], [-1, 1], [-1, -1], [1, -1]]], dtype=torch.float64)
+    >>> H = homography(50 * square + torch.tensor([320.0, 240.0]), square, torch.ones(1, 4).double())
+    >>> (H / H[:, 2:, 2:]).round(decimals=3).tolist()
+    [[[50.0, 0.0, 320.0], [0.0, 50.0, 240.0], [0.0, 0.0, 1.0]]]
     """
     total = weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     centre = (weights[..., None] * points2d).sum(-2) / total
@@ -89,6 +106,14 @@ def focal_from_homographies(
         weights: of the views, >= 0.
 
     Reference: Zhang, "A flexible new technique for camera calibration", PAMI 22 (2000), section 3.1.
+
+    >>> import posegrad as pg
+    >>> R = pg.so3.exp(torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.6, 0.1]], dtype=torch.float64))
+    >>> t = torch.tensor([0.0, 0, 4], dtype=torch.float64).expand(2, 3)
+    >>> H = torch.tensor([600.0, 600, 1]).double()[:, None] * torch.cat([R[..., :2], t[..., None]], -1)
+    >>> focal, found = focal_from_homographies(H[None], torch.ones(1, 2).double())
+    >>> round(focal.item(), 6), found.item()
+    (600.0, True)
     """
     axes = H[..., :2]
     axes = axes / axes.square().sum((-1, -2), keepdim=True).sqrt().clamp(min=torch.finfo(H.dtype).tiny)
@@ -107,17 +132,27 @@ def pose_from_homography(
     """The pose of a plane in front of a camera of known focal lengths; H as in :func:`focal_from_homographies`.
 
     Args:
+        H: the plane's homography, of any size and sign.
+        focal: in the unit of the image coordinates, for x and y.
         frame: of the plane, as :func:`plane_of` gives it.
+
+    >>> import posegrad as pg
+    >>> R, t = pg.so3.exp(torch.tensor([0.5, 0.2, 0.0])), torch.tensor([0.1, 0.2, 4.0])
+    >>> H = torch.tensor([600.0, 600, 1])[:, None] * torch.cat([R[:, :2], t[:, None]], -1)
+    >>> pose = pose_from_homography(-2 * H, torch.tensor([600.0, 600.0]), torch.eye(3))
+    >>> torch.allclose(pose.R, R, atol=1e-6), torch.allclose(pose.t, t, atol=1e-5)
+    (True, True)
     """
+    tiny = torch.finfo(H.dtype).tiny
     M = H / torch.cat([focal, torch.ones_like(focal[..., :1])], -1)[..., None]
     r1, r2, t = M.unbind(-1)
-    n1, n2 = (r.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-300) for r in (r1, r2))
+    n1, n2 = (r.square().sum(-1, keepdim=True).sqrt().clamp(min=tiny) for r in (r1, r2))
     scale = torch.where(t[..., 2:] < 0, -1.0, 1.0) * (n1 * n2).rsqrt()
     r1, r2 = r1 / n1 * scale.sign(), r2 / n2 * scale.sign()
     # the orthonormal pair next to two unit vectors: their bisectors are orthogonal
     along, across = r1 + r2, r1 - r2
-    along = along / along.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-300)
-    across = across / across.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-300)
+    along = along / along.square().sum(-1, keepdim=True).sqrt().clamp(min=tiny)
+    across = across / across.square().sum(-1, keepdim=True).sqrt().clamp(min=tiny)
     r1, r2 = (along + across) * 0.5**0.5, (along - across) * 0.5**0.5
     R = torch.stack([r1, r2, torch.linalg.cross(r1, r2, dim=-1)], -1)
     return Pose(R @ frame, scale * t)

@@ -24,7 +24,10 @@ class Status(IntEnum):
     DEGENERATE = 3, "The data do not determine the answer: give more of them, or other ones."
     TOO_FEW_POINTS = 4, "Too few unmasked data of positive weight."
     INFEASIBLE = 5, "No start from which every residual is defined: check the init."
-    BAD_WEIGHTS = 6, "A weight is negative: weights multiply the squared residual and must be >= 0."
+    BAD_WEIGHTS = (
+        6,
+        "A weight is negative, or a matrix not positive semi-definite: weights multiply the squared residual.",
+    )
     BAD_CAMERA = 7, "A camera parameter is out of its range (a focal length of zero): check them."
     NOT_FINITE = 8, "The input has a NaN or an infinity where it counts, or the answer overflows its dtype."
     BAD_INIT = (

@@ -67,7 +67,8 @@ def admit(call: Call) -> Batch:
         prior = PosePrior(Pose(flat(prior.pose.R, 2), flat(prior.pose.t, 1)), flat(prior.information, 2))
     held = None if call.constraint is None else call.constraint.held(flat, x.new_zeros(size, 3))
     dtype = torch.promote_types(points2d.dtype, points3d.dtype)
-    status = _verdict(data, prior, held, kind, init, dtype)
+    limits = weighting.Limits.of(dtype, dtype if call.weights is None else call.weights.dtype)
+    status = _verdict(data, prior, held, kind, init, limits)
     good = status == int(Status.CONVERGED)
     data = neutral_data(data, good)
     if prior is not None:
@@ -86,7 +87,7 @@ def _verdict(
     held: Held | None,
     kind: Kind,
     init: Pose | None,
-    dtype: torch.dtype,
+    limits: weighting.Limits,
 ) -> Tensor:
     """Status of each item as far as its input tells; of several, the last of this list."""
     with torch.no_grad():
@@ -97,8 +98,7 @@ def _verdict(
         status = torch.full_like(finite, int(Status.CONVERGED), dtype=torch.int64)
         # two numbers a point
         least = 0 if prior is not None else (kind.dimension + 1) // 2
-        # weights so small that their inverse overflows are no weights
-        enough = (weighting.strength(w) > torch.finfo(dtype).tiny ** 0.5).sum(-1) >= least
+        enough = (weighting.strength(w) > limits.smallest).sum(-1) >= least
         for good, value in (
             (enough, Status.TOO_FEW_POINTS),
             ((camera.params[..., : camera.num_focal] != 0).all(-1), Status.BAD_CAMERA),
@@ -106,7 +106,7 @@ def _verdict(
             (None if isinstance(data.loss, Squared) else ~data.loss.invalid(), Status.BAD_LOSS),
             (None if prior is None else ~prior.invalid(), Status.BAD_PRIOR),
             (None if held is None else ~held.invalid(kind), Status.BAD_CONSTRAINT),
-            (~weighting.invalid(w, torch.finfo(dtype).eps), Status.BAD_WEIGHTS),
+            (~weighting.invalid(w, limits.rounding), Status.BAD_WEIGHTS),
             (finite, Status.NOT_FINITE),
         ):
             if good is not None:

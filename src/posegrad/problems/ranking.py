@@ -46,12 +46,12 @@ class Ranking(NamedTuple):
         cost: Float[Tensor, " K"],
         item: Int[Tensor, " K"],
         best: Int[Tensor, " B"],
-        factor: float,
+        factor: Float[Tensor, " B"],
     ) -> Bool[Tensor, " K"]:
         """Candidates that are elsewhere, and whose cost is within the factor of the best one's, which is no exact
         fit."""
         lowest = cost[best][item]
-        close = (cost <= factor * lowest) & cost.isfinite() & (lowest > EXACT)
+        close = (cost <= factor[item] * lowest) & cost.isfinite() & (lowest > EXACT)
         return close & ~_same(pose, best[item], _NEAR)
 
     def best_distinct(

@@ -6,12 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from posegrad import _pytree, so3
+from posegrad import _pytree
 from posegrad.cameras import Camera
 from posegrad.optim import batch
-from posegrad.optim.problem import Problem, Quadratic
+from posegrad.optim.problem import Quadratic
 from posegrad.pose import Pose
 from posegrad.problems import weighting
+from posegrad.problems.pose_problem import PoseProblem
 from posegrad.robust import Rho, RobustLoss, Squared
 
 _SQUARED = Squared()
@@ -33,14 +34,12 @@ class Correspondences:
     loss: RobustLoss = _SQUARED
 
 
-class Reprojection(Problem):
+class Reprojection(PoseProblem):
     """``f = 1/2 sum_i rho(r_i^T W_i r_i)`` with ``r_i = pi(camera, R z_i + t) - x_i``, over a :class:`Pose`.
 
     The tangent is [rotation, translation]. With ``q = R z`` the point moves as ``w x q + dt + 1/2 w x (w x q)``: its
     first-order part is ``D = [-[q]x, I]``, its second-order part is the retraction's own curvature.
     """
-
-    dimension = 6
 
     def residual(self, variable: Pose, args: Correspondences) -> Float[Tensor, "B M"]:
         """Residuals times the root of their weight, the loss's ``rho'`` included, which is held constant: the
@@ -49,9 +48,6 @@ class Reprojection(Problem):
         _, factor, _ = _rho(args, (residual * weighting.apply(args.weights, residual)).sum(1))
         whitened = weighting.apply(weighting.root(args.weights), residual)
         return (whitened * factor.detach().sqrt()[:, None]).flatten(1)
-
-    def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
-        return Pose(so3.turned(variable.R, delta[:, :3]), variable.t + delta[:, 3:])
 
     def cost(self, variable: Pose, args: Correspondences) -> Float[Tensor, " B"]:
         residual = self._residual(variable, args)
@@ -156,14 +152,6 @@ class Reprojection(Problem):
         _, factor, _ = _rho(args, (residual * weighted).sum(1))
         force = (projected.jacobian.permute(0, 2, 3, 1) * (factor[:, None] * weighted)[:, :, None]).sum(1)
         return torch.cat([torch.linalg.cross(q, force, dim=1), force], 1).mT
-
-    def pullback(self, variable: Pose, cotangent: Pose) -> Float[Tensor, "B 6"]:
-        # <G, [w]x R> = <G R^T, [w]x>
-        A = cotangent.R @ variable.R.mT
-        rotation = torch.stack(
-            [A[:, 2, 1] - A[:, 1, 2], A[:, 0, 2] - A[:, 2, 0], A[:, 1, 0] - A[:, 0, 1]], -1
-        )
-        return torch.cat([rotation, cotangent.t], -1)
 
     @staticmethod
     def _residual(variable: Pose, args: Correspondences) -> Float[Tensor, "B 2 N"]:

@@ -8,8 +8,9 @@ Without an initial pose, per item:
 3. Items with three points, without a feasible candidate or with much noise for their width are refined from more
    starts, none of which is given up: the first ones, moved into the camera's field; up to eight minima of SQPnP's cost
    by angle; for three points the four poses of P3P, of complex ones the real part.
-4. The best candidate, and those that are nearly as good and somewhere else, are refined to the end by Newton steps;
-   where none of them ends in a minimum, the item's others, too. The best minimum is the answer: see ``ranking.py``.
+4. The best candidate, and those that are nearly as good (for the items of step 3: not much worse) and somewhere else,
+   are refined to the end by Newton steps; where none of them ends in a minimum, the item's others, too. The best
+   minimum is the answer: see ``ranking.py``.
 """
 
 from dataclasses import dataclass, replace
@@ -42,8 +43,9 @@ from posegrad.problems.starts import (
 # than _NEAR focal lengths on the average); and for how many in all those whose cost then is not _HOPELESS times the
 # best one's. Wrong minima converge slowly: without the cuts they take most of the time.
 _FIRST_STEPS, _FAR, _NEAR, _TRIAL_STEPS, _HOPELESS = 3, 1000.0, 0.03, 10, 10.0
-# Candidates whose cost is within this factor of the best one's are refined to the end: costs may still fall by as much.
-_NEARLY_AS_GOOD = 1.1
+# Candidates whose cost is within this factor of the best one's are refined to the end: costs may still fall by as much;
+# those of items that got more starts, which converge slowly, by more.
+_NEARLY_AS_GOOD, _NOT_MUCH_WORSE = 1.1, 2.0
 
 
 class Hints(NamedTuple):
@@ -95,11 +97,12 @@ class Search:
             start = form.variable(hints.init, hints.held)
             state = descend(form.problem, start, args, settings, max_steps=settings.max_steps)
             return start, self._judged(finish(form.problem, state, args, settings), hints.verdict)
-        found = self._candidates(args, hints)
+        found, slow = self._candidates(args, hints)
         ranking = Ranking.of(form.data(args))
         pose, cost = form.pose(found.state.variable), found.cost()
         best = ranking.best(pose, cost, found.item)
-        rivals = ranking.rivals(pose, cost, found.item, best, _NEARLY_AS_GOOD)
+        factor = torch.where(slow, _NOT_MUCH_WORSE, _NEARLY_AS_GOOD)
+        rivals = ranking.rivals(pose, cost, found.item, best, factor)
         index = torch.cat([best, batch.indices(rivals)])
         solution = self._finished(args, found, index)
         ends = self._best_end(ranking, solution, found.item[index])
@@ -126,7 +129,7 @@ class Search:
     def _several(self, args: Any, hints: Hints) -> Solution:
         once = torch.arange(0, len(hints.verdict), self.count, device=hints.verdict.device)
         args, hints = batch.take(args, once), batch.take(hints, once)
-        candidates = self._candidates(args, hints, cut=False)
+        candidates, _ = self._candidates(args, hints, cut=False)
         found = self._finished(args, candidates, torch.arange(len(candidates.item), device=once.device))
         usable = candidates.valid & (found.status == int(Status.CONVERGED))
         ranking = Ranking.of(self.formulation.data(args))
@@ -149,8 +152,10 @@ class Search:
         pose = neutral_pose(self.formulation.pose(solution.variable), ok)
         return replace(solution, variable=self.formulation.moved(solution.variable, pose), status=status)
 
-    def _candidates(self, args: Any, hints: Hints, *, cut: bool = True) -> Candidates:
-        """Starts, and what some steps make of them; at least one for every item."""
+    def _candidates(
+        self, args: Any, hints: Hints, *, cut: bool = True
+    ) -> tuple[Candidates, Bool[Tensor, " B"]]:
+        """Starts, and what some steps make of them; at least one for every item. And which items got more starts."""
         form = self.formulation
         data = form.data(args)
         pose, valid = with_annealed(form, *first_starts(data, hints.likely), args, hints.held)
@@ -162,14 +167,16 @@ class Search:
         )
         lowest, best = first.cost().view(valid.shape).min(-1)
         best = batch.take(form.pose(first.state.variable), best + count * items)
-        needy = batch.indices(need_more(data, best, lowest) & (hints.verdict == int(Status.CONVERGED)))
+        needs_more = need_more(data, best, lowest) & (hints.verdict == int(Status.CONVERGED))
+        needy = batch.indices(needs_more)
         if len(needy) == 0:
-            return first
+            return first, needs_more
         more, good = more_starts(batch.copies(data, needy), *batch.copies((pose, valid), needy))
         chosen = batch.indices(good.flatten())
         item = needy[chosen // good.shape[1]]
         more = batch.take(_flat(more), chosen)
-        return batch.join(first, self._refined(args, hints, more, good.flatten()[chosen], item, push=True))
+        second = self._refined(args, hints, more, good.flatten()[chosen], item, push=True)
+        return batch.join(first, second), needs_more
 
     def _refined(
         self,

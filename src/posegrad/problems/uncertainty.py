@@ -1,6 +1,7 @@
 """How uncertain a pose is, given the noise of the pixels it was solved from."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,7 @@ from posegrad.problems.prior import PosePrior
 from posegrad.problems.prior_problem import Prior
 from posegrad.problems.reprojection import Reprojection
 from posegrad.robust import RobustLoss, Squared
+from posegrad.robust.base import is_number
 
 
 def pose_covariance(
@@ -53,15 +55,15 @@ def pose_covariance(
         solution: what :func:`solve_pnp` made of the same data.
         points2d, points3d, camera, weights, mask, loss, prior, constraint: as given to it.
         noise: sigma > 0 in pixels: the standard deviation of a coordinate of weight 1, so 1 where the weights are
-            inverse variances; a number or (...). None: estimated from what is left of the cost,
-            ``sigma^2 = 2 cost / (2 N - D)`` with N the points of positive weight and D the degrees of freedom (6, or
-            those a constraint leaves), which needs ``2 N > D``, no loss and no prior. The sandwich reads it for the
-            prior alone.
+            inverse variances; a number, or a tensor (...), whose items that are not > 0 have no covariance. None:
+            estimated from what is left of the cost, ``sigma^2 = 2 cost / (2 N - D)`` with N the points of positive
+            weight and D the degrees of freedom (6, or those a constraint leaves), which needs ``2 N > D``, no loss and
+            no prior. The sandwich reads it for the prior alone.
         form: ``"hessian"`` or ``"sandwich"``. (Its sum is taken times ``2 N / (2 N - D)``, since the pose fits a part
             of the noise; it needs ``2 N > D``.)
 
     Returns:
-        (..., 6, 6), symmetric. Where the solution is not ok or the noise cannot be estimated: infinite variances, zero
+        (..., 6, 6), symmetric. Where the solution is not ok or the noise is not known: infinite variances, zero
         covariances, no gradient.
 
     Raises:
@@ -94,7 +96,13 @@ def pose_covariance(
         return matrix.to(solution.pose.R.dtype).view(*item.shape, 6, 6)
 
 
-def _check_noise(noise: float | Tensor | None, form: str, call: Call) -> None:
+def _check_noise(noise: Any, form: str, call: Call) -> None:
+    if is_number(noise):
+        if not 0 < noise < math.inf:
+            raise ValueError(f"noise: got {noise!r}, expected a standard deviation > 0 in pixels")
+    elif not (noise is None or (isinstance(noise, Tensor) and noise.is_floating_point())):
+        got = f"dtype {noise.dtype}" if isinstance(noise, Tensor) else type(noise).__name__
+        raise TypeError(f"noise: got {got}, expected a number, a floating-point torch.Tensor or None")
     if noise is None and call.prior is not None:
         raise ValueError(
             "noise: got None with a prior, whose cost does not tell the noise; give it in pixels (1 where the weights "

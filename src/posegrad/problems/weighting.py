@@ -4,11 +4,31 @@ They multiply the *squared* residual: ``s_i = r_i^T W_i r_i``. Here they have sh
 (B, N, 2, 2), and what they multiply has its coordinates before the points: (B, 2, ..., N).
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 Weights = Float[Tensor, "B N *kind"]
+
+
+class Limits(NamedTuple):
+    """What counts as a weight.
+
+    ``smallest``: below it the inverse, which the gradient has, overflows the answer's dtype. ``rounding``: of a
+    matrix's entries; never finer than float32's, since float64 weights are often float32 ones made wide.
+    """
+
+    smallest: float
+    rounding: float
+
+    @classmethod
+    def of(cls, points: torch.dtype, weights: torch.dtype) -> "Limits":
+        """For points and weights given in these dtypes; answers to half precision are float32."""
+        answer = torch.promote_types(points, torch.float32)
+        rounding = max(torch.finfo(weights).eps, torch.finfo(torch.float32).eps)
+        return cls(torch.finfo(answer).tiny ** 0.5, rounding)
 
 
 def trailing_dims(shape: torch.Size, count: int) -> int:
@@ -61,10 +81,10 @@ def keep(weights: Weights, kept: Bool[Tensor, "B N"]) -> Weights:
     return torch.where(kept.view(*kept.shape, *(1,) * (weights.ndim - 2)), weights, 0.0)
 
 
-def invalid(weights: Weights, eps: float) -> Bool[Tensor, " B"]:
-    """Items with a negative weight or eigenvalue, beyond the rounding ``eps`` of a matrix's entries."""
+def invalid(weights: Weights, rounding: float) -> Bool[Tensor, " B"]:
+    """Items with a negative weight or eigenvalue, beyond the rounding of a matrix's entries."""
     if weights.ndim < 4:
         return (weights < 0).flatten(1).any(-1)
     a, b, c = weights[..., 0, 0], weights[..., 0, 1], weights[..., 1, 1]
-    bad = (a < 0) | (c < 0) | (a * c - b * b < -4 * eps * (a + c).square())
+    bad = (a < 0) | (c < 0) | (a * c - b * b < -4 * rounding * (a + c).square())
     return bad.any(-1)
