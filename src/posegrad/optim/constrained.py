@@ -17,7 +17,7 @@ from posegrad.optim.status import Status
 
 # In units in which costs, constraints and steps are about 1: a constraint this close, with a multiplier this small, is
 # weakly active; violated by more than this is infeasible.
-_WEAK, _VIOLATED = 1e-7, 1e-6
+_WEAK, VIOLATED = 1e-7, 1e-6
 # A black box's answer is on a constraint where it is this close.
 _CLOSE = 1e-4
 
@@ -30,10 +30,12 @@ class Units(NamedTuple):
     steps: Float[Tensor, "B D"]
 
     @classmethod
-    def of(cls, problem: Lagrangian, point: Variable, args: Args) -> "Units":
-        """At a point, constants."""
+    def of(
+        cls, problem: Lagrangian, point: Variable, args: Args, steps: Float[Tensor, "B D"] | None = None
+    ) -> "Units":
+        """At a point, constants; the size of steps may be given."""
         with torch.no_grad():
-            steps, zero = problem.problem.size(point), problem.problem.zero(point)
+            steps, zero = problem.problem.size(point) if steps is None else steps, problem.problem.zero(point)
             gradient, W = gradient_and_hessian(
                 lambda y: problem.problem.cost(problem.problem.retract(point, steps * y), args).sum(), zero
             )
@@ -221,7 +223,7 @@ def _judge(problem: Lagrangian, state: _State, args: Args, units: Units, limit: 
         (stationary & flat, Status.DEGENERATE),
         (weak, Status.WEAKLY_ACTIVE),
         (dependent, Status.DEPENDENT_CONSTRAINTS),
-        (violation.amax(-1) > _VIOLATED if count else ~finite, Status.NO_FEASIBLE_POINT),
+        (violation.amax(-1) > VIOLATED if count else ~finite, Status.NO_FEASIBLE_POINT),
         (~finite, Status.INFEASIBLE),
     ):
         status = torch.where(where, int(value), status)
