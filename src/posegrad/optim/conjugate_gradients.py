@@ -37,6 +37,14 @@ class ConjugateGradients:
             epsilons.
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), section 7.1; Steihaug, SIAM J. Numer. Anal. 20 (1983).
+
+    >>> import posegrad as pg
+    >>> def smooth(x, y):                                # a matrix would have 10^8 numbers
+    ...     return torch.cat([x - y, 3 * (x[:, 1:] - x[:, :-1])], -1)
+    >>> y = torch.ones(1, 10_000, dtype=torch.float64)
+    >>> solution = pg.least_squares(smooth, torch.zeros_like(y), y, solver=pg.ConjugateGradients())
+    >>> solution.ok, torch.allclose(solution.variable, y)
+    (tensor([True]), True)
     """
 
     max_steps: int = 100

@@ -70,6 +70,14 @@ class ConstrainedSolution(Solution):
     The multipliers are those of ``f + <equality, h> + <inequality, g>``, ``active`` says which inequalities hold with
     equality. ``hessian`` is the Lagrangian's in the tangent, not projected on the constraints; ``decrement`` is
     ``sqrt|F^T K^-1 F|`` with F the residual of the KKT conditions and K its derivative.
+
+    >>> import posegrad as pg
+    >>> nearest = pg.minimise(
+    ...     lambda x, y: 0.5 * (x - y).square().sum(-1), torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]),
+    ...     inequality=lambda x, y: x - 1,
+    ... )
+    >>> nearest.variable, nearest.active, nearest.inequality_multipliers
+    (tensor([[ 1., -1.]]), tensor([[ True, False]]), tensor([[2., 0.]]))
     """
 
     equality_multipliers: Float[Tensor, "B P"]

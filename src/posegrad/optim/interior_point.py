@@ -32,6 +32,14 @@ class InteriorPoint:
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), chapters 18 and 19; Wächter & Biegler, "On the
     implementation of an interior-point filter line-search algorithm" (2006).
+
+    >>> import posegrad as pg
+    >>> solution = pg.minimise(                          # the lowest point of a disc, from outside of it
+    ...     lambda x, _: x[:, 1], torch.tensor([[3.0, 2.0]]), solver=pg.InteriorPoint(max_steps=50),
+    ...     inequality=lambda x, _: x.square().sum(-1, keepdim=True) - 1,
+    ... )
+    >>> solution.variable.round(decimals=6) + 0.0
+    tensor([[ 0., -1.]])
     """
 
     max_steps: int = 100
