@@ -16,8 +16,8 @@ R, t = (
 points2d = pg.project_points(points3d, pg.cameras.Pinhole(truth), pg.Pose.from_rotvec(R, t))
 
 theta = torch.tensor([0.5, 0.2, -0.6, -0.4], dtype=torch.float64, requires_grad=True)
-optimizer = torch.optim.SGD([theta], lr=1e-5)
-for _ in range(1000):
+optimizer = torch.optim.SGD([theta], lr=1e-5, momentum=0.9)
+for _ in range(200):
     camera = pg.cameras.Pinhole(1000 * theta.sigmoid())  # fx, fy, cx, cy
     solution = pg.solve_pnp(points2d, points3d, camera)
     loss = pg.reprojection_residuals(points2d, points3d, camera, solution.pose).square().sum()

@@ -139,3 +139,45 @@ _R = SAMPLES["euclidean"].residual
 def test_wrong_calls_are_named(error: type[Exception], match: str, call: Any) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+_FAR = [1.0, 1e2, 1e4]
+
+
+@pytest.mark.parametrize(
+    "solver", [pg.Newton(), pg.LBFGS(), pg.ConjugateGradients()], ids=["newton", "lbfgs", "cg"]
+)
+def test_the_distance_of_the_start_does_not_matter(solver: Any) -> None:
+    """From afar the cost is huge; what is small beside it must not pass for a minimum."""
+
+    def objective(x: Tensor, a: Tensor) -> Tensor:
+        square = (x - a).square()
+        return (square.square() + square + 0.2 * x).sum(-1)
+
+    a = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    expected = pg.minimise(objective, a, a).variable
+    start = torch.tensor(_FAR, dtype=torch.float64)[:, None].expand(-1, 2)
+    solution = pg.minimise(objective, start, a, solver=solver)
+    assert bool(solution.ok.all()), solution.describe()
+    torch.testing.assert_close(solution.variable, expected.expand(3, 2), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+@pytest.mark.parametrize("solver", [pg.GaussNewton(), pg.Dogleg()], ids=["gn", "dogleg"])
+def test_a_valley_from_afar(solver: Any, adjoint: Any) -> None:
+    def rosenbrock(x: Tensor, a: Tensor) -> Tensor:
+        return torch.stack([10 * (x[:, 1] - x[:, 0] ** 2), a - x[:, 0]], -1)
+
+    start = torch.tensor([[1000.0, -3.0], [-1.2, 1.0]], dtype=torch.float64)
+    a = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    solution = pg.least_squares(rosenbrock, start, a, solver=solver, adjoint=adjoint)
+    assert bool(solution.ok.all()), solution.describe()
+    torch.testing.assert_close(solution.variable, torch.stack([a, a * a], -1), rtol=0, atol=1e-11)
+    (gradient,) = torch.autograd.grad(solution.variable[:, 1].sum(), a)
+    torch.testing.assert_close(gradient, 2 * a.detach(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("solver", [pg.Newton(), pg.ConjugateGradients()], ids=["newton", "cg"])
+def test_what_has_no_minimum_has_not_converged(solver: Any) -> None:
+    solution = pg.minimise(lambda x, _: (-x).exp().sum(-1), torch.zeros(1, 1), solver=solver)
+    assert solution.status.item() == Status.MAX_STEPS

@@ -59,8 +59,9 @@ def minimise(
         inequality: g, ``inequality(variable, args)`` -> (B, Q), at most zero at the answer.
         solver: without constraints ``Newton()``, the default, ``LBFGS()``, or ``ConjugateGradients()``, which makes no
             matrix; with them ``InteriorPoint()``.
-        adjoint: ``Implicit()`` or ``Unrolled()``. With constraints the latter unrolls the Newton steps on the
-            conditions of the active set, from the start that the interior-point method found.
+        adjoint: ``Implicit()`` or ``Unrolled()``. With constraints the latter unrolls two Newton steps on the
+            conditions of the active set at the answer, which stay there and carry first and second derivatives; the
+            interior-point steps before them are constants, as the active set is.
 
     Returns:
         A :class:`Solution` in the dtype of the init; with constraints a :class:`posegrad.ConstrainedSolution`.

@@ -15,6 +15,9 @@ from posegrad.optim.problem import Args, Problem, Quadratic, Variable
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 
+# A cost that has fallen by more than this is measured again, and minimised on; so many times.
+FALLEN, ROUNDS = 1e-4, 5
+
 Product = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
 
 
@@ -28,12 +31,20 @@ class ConjugateGradients:
     (B, 0, 0); its gradient can be taken in reverse mode, once.
 
     Args:
-        max_steps: most steps of an item, >= 1.
+        max_steps: most steps of an item from one start, >= 1.
         max_iterations: most iterations for one system, >= 1. None: twice the dimension, at most 1000.
         tolerance: on the decrement, relative to the size of the cost's root at the start, > 0. None: 4096 machine
             epsilons.
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), section 7.1; Steihaug, SIAM J. Numer. Anal. 20 (1983).
+
+    >>> import posegrad as pg
+    >>> def smooth(x, y):                                # a matrix would have 10^8 numbers
+    ...     return torch.cat([x - y, 3 * (x[:, 1:] - x[:, :-1])], -1)
+    >>> y = torch.ones(1, 10_000, dtype=torch.float64)
+    >>> solution = pg.least_squares(smooth, torch.zeros_like(y), y, solver=pg.ConjugateGradients())
+    >>> solution.ok, torch.allclose(solution.variable, y)
+    (tensor([True]), True)
     """
 
     max_steps: int = 100
@@ -53,19 +64,37 @@ class ConjugateGradients:
     def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
         """Every item from its start."""
         with torch.no_grad():
-            state = _start(problem, init, args)
-            for exact in (False, True):
-                if not exact and not _squares(problem):
-                    continue
-                damping = 0 * state.damping if exact else state.damping
-                state = state._replace(done=state.failed, damping=damping)
-                state = iterate(
-                    lambda s, a, exact=exact: self._step(problem, s, a, exact=exact),
-                    state,
-                    args,
-                    max_steps=self.max_steps,
-                )
+            size = problem.size(init)
+            state = self._descend(problem, _start(problem, init, args, size), args)
+            for left in reversed(range(ROUNDS)):
+                # what has become small is measured, and minimised, again: a tolerance in the old unit is not much
+                again = _start(problem, state.variable, args, size)
+                fallen = (again.unit < FALLEN * state.unit) & ~again.done
+                if not bool(fallen.any()):
+                    break
+                if not left:  # it goes on falling
+                    worst = torch.where(fallen, again.decrement, state.decrement)
+                    state = state._replace(decrement=worst)
+                    break
+                further = self._descend(problem, again._replace(done=~fallen), args)
+                further = further._replace(steps=further.steps + state.steps)
+                state = batch.where(fallen, further, state)
             return self._judge(state)
+
+    def _descend(self, problem: Problem, state: "_State", args: Args) -> "_State":
+        start = state.done
+        for exact in (False, True):
+            if not exact and not _squares(problem):
+                continue
+            damping = 0 * state.damping if exact else state.damping
+            state = state._replace(done=start, damping=damping)
+            state = iterate(
+                lambda s, a, exact=exact: self._step(problem, s, a, exact=exact),
+                state,
+                args,
+                max_steps=self.max_steps,
+            )
+        return state
 
     def _step(self, problem: Problem, state: "_State", args: Args, *, exact: bool) -> "_State":
         old = state.cost
@@ -253,11 +282,10 @@ class _State(NamedTuple):
     failed: Bool[Tensor, " B"]
 
 
-def _start(problem: Problem, init: Variable, args: Args) -> _State:
+def _start(problem: Problem, init: Variable, args: Args, size: Tensor) -> _State:
     cost = problem.cost(init, args)
     failed = ~(problem.feasible(init, args) & cost.isfinite())
     # how large the cost is: its value, and what its curvature makes of a step as long as the variable, signs in turn
-    size = problem.size(init)
     probe = size * (1 - 2 * (torch.arange(size.shape[1], device=size.device) % 2)).to(size)
     apply = linearised(problem, init, args, exact=not _squares(problem))[1]
     unit = cost.abs() + (probe * apply(probe)).sum(-1).abs()

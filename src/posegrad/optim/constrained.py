@@ -17,7 +17,7 @@ from posegrad.optim.status import Status
 
 # In units in which costs, constraints and steps are about 1: a constraint this close, with a multiplier this small, is
 # weakly active; violated by more than this is infeasible.
-_WEAK, _VIOLATED = 1e-7, 1e-6
+_WEAK, VIOLATED = 1e-7, 1e-6
 # A black box's answer is on a constraint where it is this close.
 _CLOSE = 1e-4
 
@@ -30,10 +30,12 @@ class Units(NamedTuple):
     steps: Float[Tensor, "B D"]
 
     @classmethod
-    def of(cls, problem: Lagrangian, point: Variable, args: Args) -> "Units":
-        """At a point, constants."""
+    def of(
+        cls, problem: Lagrangian, point: Variable, args: Args, steps: Float[Tensor, "B D"] | None = None
+    ) -> "Units":
+        """At a point, constants; the size of steps may be given."""
         with torch.no_grad():
-            steps, zero = problem.problem.size(point), problem.problem.zero(point)
+            steps, zero = problem.problem.size(point) if steps is None else steps, problem.problem.zero(point)
             gradient, W = gradient_and_hessian(
                 lambda y: problem.problem.cost(problem.problem.retract(point, steps * y), args).sum(), zero
             )
@@ -68,6 +70,14 @@ class ConstrainedSolution(Solution):
     The multipliers are those of ``f + <equality, h> + <inequality, g>``, ``active`` says which inequalities hold with
     equality. ``hessian`` is the Lagrangian's in the tangent, not projected on the constraints; ``decrement`` is
     ``sqrt|F^T K^-1 F|`` with F the residual of the KKT conditions and K its derivative.
+
+    >>> import posegrad as pg
+    >>> nearest = pg.minimise(
+    ...     lambda x, y: 0.5 * (x - y).square().sum(-1), torch.zeros(1, 2), torch.tensor([[3.0, -1.0]]),
+    ...     inequality=lambda x, y: x - 1,
+    ... )
+    >>> nearest.variable, nearest.active, nearest.inequality_multipliers
+    (tensor([[ 1., -1.]]), tensor([[ True, False]]), tensor([[2., 0.]]))
     """
 
     equality_multipliers: Float[Tensor, "B P"]
@@ -221,7 +231,7 @@ def _judge(problem: Lagrangian, state: _State, args: Args, units: Units, limit: 
         (stationary & flat, Status.DEGENERATE),
         (weak, Status.WEAKLY_ACTIVE),
         (dependent, Status.DEPENDENT_CONSTRAINTS),
-        (violation.amax(-1) > _VIOLATED if count else ~finite, Status.NO_FEASIBLE_POINT),
+        (violation.amax(-1) > VIOLATED if count else ~finite, Status.NO_FEASIBLE_POINT),
         (~finite, Status.INFEASIBLE),
     ):
         status = torch.where(where, int(value), status)

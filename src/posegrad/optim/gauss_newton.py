@@ -18,6 +18,13 @@ class GaussNewton(Descent):
     The cheapest from a good start. J must have full rank on the way: an item where it has not keeps its start.
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), section 10.3.
+
+    >>> import posegrad as pg
+    >>> def valley(x, _):
+    ...     return torch.stack([10 * (x[:, 1] - x[:, 0] ** 2), 1 - x[:, 0]], -1)
+    >>> solution = pg.least_squares(valley, torch.tensor([[-1.2, 1.0]]), solver=pg.GaussNewton())
+    >>> solution.variable, solution.num_steps
+    (tensor([[1., 1.]]), tensor([20]))
     """
 
     exact: ClassVar[bool] = False
@@ -45,6 +52,12 @@ class Dogleg(Descent):
     goes along the gradient. The region is a ball after scaling J to unit columns, so units do not matter.
 
     Reference: Powell (1970); Nocedal & Wright, "Numerical Optimization" (2006), section 4.1.
+
+    >>> import posegrad as pg
+    >>> def cubic(x, _):                                 # J is singular at the start, where Gauss-Newton has no step
+    ...     return torch.stack([x[:, 0] ** 3 - 8, x.sum(-1) - 1], -1)
+    >>> pg.least_squares(cubic, torch.zeros(1, 2), solver=pg.Dogleg()).variable
+    tensor([[ 2., -1.]])
     """
 
     exact: ClassVar[bool] = False

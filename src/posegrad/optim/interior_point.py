@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posegrad.optim import batch
-from posegrad.optim.constrained import Units, polish
+from posegrad.optim.conjugate_gradients import FALLEN, ROUNDS
+from posegrad.optim.constrained import VIOLATED, Units, polish
 from posegrad.optim.lagrangian import KKT, Lagrangian
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Variable, gradient_and_hessian, value_and_jacobian
@@ -25,12 +26,20 @@ class InteriorPoint:
     the dtype's limit.
 
     Args:
-        max_steps: most interior-point steps of an item, >= 1; up to 20 Newton steps follow.
+        max_steps: most interior-point steps of an item from one start, >= 1; up to 20 Newton steps follow.
         tolerance: on the residual of the conditions, in units in which costs, constraints and steps are about 1, > 0.
             None: 64 machine epsilons. One Newton step is taken beyond.
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), chapters 18 and 19; Wächter & Biegler, "On the
     implementation of an interior-point filter line-search algorithm" (2006).
+
+    >>> import posegrad as pg
+    >>> solution = pg.minimise(                          # the lowest point of a disc, from outside of it
+    ...     lambda x, _: x[:, 1], torch.tensor([[3.0, 2.0]]), solver=pg.InteriorPoint(max_steps=50),
+    ...     inequality=lambda x, _: x.square().sum(-1, keepdim=True) - 1,
+    ... )
+    >>> solution.variable.round(decimals=6) + 0.0
+    tensor([[ 0., -1.]])
     """
 
     max_steps: int = 100
@@ -46,21 +55,32 @@ class InteriorPoint:
 
     def minimise(self, problem: Lagrangian, init: Variable, args: Args) -> Solution:
         """Every item from its start; the answer's variable is a :class:`KKT`."""
-        units = Units.of(problem, init, args)
         with torch.no_grad():
-            state = _start(problem, init, args, units)
-            state = iterate(
-                lambda s, a: _step(problem, s, a, self.max_steps), state, args, max_steps=self.max_steps
-            )
+            state = self._descend(problem, _start(problem, init, args, Units.of(problem, init, args)), args)
+            for _ in range(ROUNDS):
+                again, fallen = _measured_again(problem, state, args)
+                if not bool(fallen.any()):
+                    break
+                further = self._descend(problem, again, args)
+                further = further._replace(steps=further.steps + state.steps)
+                state = batch.where(fallen, further, state)
+            units = state.units
             active = torch.where(state.inequality, (state.m > state.s).to(state.m), 1.0)
             near = KKT(state.point, active * state.m * units.multipliers, active)
         found = polish(problem, near, args, units, max_steps=20, tolerance=self.tolerance)
         return replace(found, num_steps=found.num_steps + state.steps)
 
+    def _descend(self, problem: Lagrangian, state: "_State", args: Args) -> "_State":
+        return iterate(
+            lambda s, a: _step(problem, s, a, self.max_steps), state, args, max_steps=self.max_steps
+        )
+
 
 # In units in which costs, constraints and steps are about 1
 _FIRST_BARRIER, _LAST_BARRIER, _CLOSE_ENOUGH = 0.1, 1e-11, 1e-9
 _TO_THE_BOUNDARY, _HALVINGS = 0.995, 30
+# Constraints whose violation has stayed the same for so many steps cannot be satisfied from here.
+_PATIENCE = 10
 
 
 class _Model(NamedTuple):
@@ -83,6 +103,7 @@ class _State(NamedTuple):
     units: Units
     inequality: Bool[Tensor, "B M"]
     steps: Int[Tensor, " B"]
+    stuck: Int[Tensor, " B"]  # steps in a row that have left the constraints violated as they were
     done: Bool[Tensor, " B"]
 
 
@@ -95,7 +116,18 @@ def _start(problem: Lagrangian, point: Variable, args: Args, units: Units) -> _S
     size = torch.ones_like(units.cost)
     steps = torch.zeros_like(size, dtype=torch.int64)
     done = ~(problem.problem.feasible(point, args) & model.f.isfinite() & c.isfinite().all(-1))
-    return _State(point, m, s, model, _FIRST_BARRIER * size, size, units, inequality, steps, done)
+    return _State(point, m, s, model, _FIRST_BARRIER * size, size, units, inequality, steps, steps, done)
+
+
+def _measured_again(problem: Lagrangian, state: _State, args: Args) -> tuple[_State, Bool[Tensor, " B"]]:
+    """A start where the iterations have ended, in the units of there, and which items are to take it: those whose
+    units have become small, so that what was asked for in the old ones is not much."""
+    old = state.units
+    new = Units.of(problem, state.point, args, old.steps)
+    fallen = (new.cost < FALLEN * old.cost) | (new.constraints < FALLEN * old.constraints).any(-1)
+    again = _start(problem, state.point, args, new)
+    fallen = fallen & ~again.done
+    return again._replace(done=~fallen), fallen
 
 
 def _evaluate(problem: Lagrangian, point: Variable, m: Tensor, args: Args, units: Units) -> _Model:
@@ -117,7 +149,7 @@ def _evaluate(problem: Lagrangian, point: Variable, m: Tensor, args: Args, units
 
 def _step(problem: Lagrangian, state: _State, args: Args, max_steps: int) -> _State:
     """One step of every item, as long as the line search allows."""
-    point, m, s, model, barrier, _, units, inequality, _, _ = state
+    point, m, s, model, barrier, _, units, inequality, *_ = state
     dx, dm, ds = _direction(state)
     violation = model.c + s
     tiny = torch.finfo(s.dtype).tiny
@@ -161,13 +193,16 @@ def _step(problem: Lagrangian, state: _State, args: Args, max_steps: int) -> _St
         close <= 10 * barrier, torch.minimum(0.2 * barrier, barrier**1.5).clamp(min=_LAST_BARRIER), barrier
     )
     steps = state.steps + (~state.done).to(state.steps)
-    done = state.done | (error <= _CLOSE_ENOUGH) | ~accepted | (steps >= max_steps)
-    return _State(point, m, s, model, barrier, penalty, units, inequality, steps, done)
+    left = (model.c + s).abs().sum(-1)
+    same = (left > VIOLATED) & ((left - infeasibility).abs() < 1e-6 * left)
+    stuck = torch.where(same, state.stuck + 1, 0)
+    done = state.done | (error <= _CLOSE_ENOUGH) | ~accepted | (stuck >= _PATIENCE) | (steps >= max_steps)
+    return _State(point, m, s, model, barrier, penalty, units, inequality, steps, stuck, done)
 
 
 def _direction(state: _State) -> tuple[Tensor, Tensor, Tensor]:
     """Of point, multipliers and slacks: Newton's, of a system whose matrix is made to descend."""
-    _, m, s, model, barrier, _, _, inequality, _, _ = state
+    _, m, s, model, barrier, _, _, inequality, *_ = state
     size = model.g.shape[1]
     tiny = torch.finfo(s.dtype).tiny ** 0.5
     ratio = torch.where(inequality, m / s.clamp(min=tiny), 0.0)

@@ -28,6 +28,12 @@ class LBFGS:
         tolerance: as in :class:`posegrad.LevenbergMarquardt`.
 
     Reference: Liu & Nocedal, Math. Programming 45 (1989).
+
+    >>> import posegrad as pg
+    >>> def valley(x, _):
+    ...     return (100 * (x[:, 1:] - x[:, :-1] ** 2).square() + (1 - x[:, :-1]).square()).sum(-1)
+    >>> pg.minimise(valley, torch.zeros(1, 5), solver=pg.LBFGS()).variable
+    tensor([[1., 1., 1., 1., 1.]])
     """
 
     max_steps: int = 300

@@ -19,6 +19,14 @@ class Newton(Descent):
     after scaling H to unit diagonal, so units do not matter.
 
     Reference: Nocedal & Wright, "Numerical Optimization" (2006), section 3.4; Dauphin et al., NeurIPS 2014.
+
+    >>> import posegrad as pg
+    >>> def wells(x, _):
+    ...     return ((x.square() - 1).square() + 0.5 * x).sum(-1)
+    >>> solution = pg.minimise(wells, torch.tensor([[0.2], [0.0]]), solver=pg.Newton())
+    >>> solution.ok, solution.variable                   # the second starts on top, between the wells
+    (tensor([True, True]), tensor([[ 0.9304],
+            [-1.0575]]))
     """
 
     exact: ClassVar[bool] = True

@@ -43,6 +43,16 @@ class CalibrationSolution(Solution):
 
     ``cost`` is in pixels squared. ``hessian`` (..., F, F) is that of the cost as a function of the F free parameters of
     the camera, with the poses at their best for each; zero where the item failed.
+
+    >>> import posegrad as pg
+    >>> board = torch.cartesian_prod(torch.arange(6.0), torch.arange(5.0), torch.zeros(1)).double()
+    >>> turns = 0.4 * torch.tensor([[1.0, 0, 0], [-1, 0.3, 0], [0, 1, 0], [0.2, -1, 0]]).double()
+    >>> poses = pg.Pose.from_rotvec(turns, torch.tensor([-2.5, -2.0, 9.0]).double().expand(4, 3))
+    >>> views = pg.project_points(board, torch.tensor([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]]).double(), poses)
+    >>> views = views + torch.randn(views.shape, generator=torch.Generator().manual_seed(0)).double()
+    >>> solution = calibrate_camera(views, board, model="SIMPLE_PINHOLE", image_size=(640, 480))
+    >>> bool(((solution.camera.params[0] - 800).abs() < 3 * solution.std[0]).all()), solution.view_rms.shape
+    (True, torch.Size([4]))
     """
 
     covariance: Float[Tensor, "*batch P P"]

@@ -27,6 +27,14 @@ class FocalSolution(CalibrationSolution):
 
     ``focal`` (...) and ``focal_std`` (...) are in pixels, ``pose`` (...) is the view's; the fields of views
     (``residuals``, ``view_rms``, ``pose_covariance``, ...) keep their dimension of size 1.
+
+    >>> import posegrad as pg
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(2, 12, focal=600.0)
+    >>> points2d = pg.project_points(scene.points3d, torch.tensor([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]]).double(), scene.pose)
+    >>> solution = estimate_focal(points2d, scene.points3d, principal_point=(320, 240))
+    >>> solution.pose.t.shape, solution.residuals.shape, bool((solution.focal_std < 0.01).all())
+    (torch.Size([2, 3]), torch.Size([2, 1, 12, 2]), True)
     """
 
     @property
