@@ -190,19 +190,21 @@ def pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept_at, work):
         zero(block_at, block.BY_WEIGHTS, item, (1 if kind == 1 else 2 if kind == 2 else 4) * total)
         return
     general = b[block.WEIGHTS] > 1 or b[block.LOSS] != SQUARED
-    mode = EVERYTHING + (GENERAL if general else 0)
+    mode = GENERAL if general else 0
     camera_at, units_at, found_at = work + 8 * CAMERA, work + 8 * UNITS, work + 8 * FOUND
-    condition(
-        b[block.CONDITION],
-        (block_at, item, rows_at, pitch, kept_at, camera_at, units_at, found_at, mode),
-    )
-    used, indexed = integers(found_at)[1], integers(found_at)[2] != 0
-    count, pose_at = padded(used), work + 8 * POSE
+    where = (camera_at, units_at, found_at)
+    pose_at = work + 8 * POSE
     copy(pose_at, state, 12)
     gain, gauss_newton = doubles(block_at)[block.MAX_GAIN], b[block.GAUSS_NEWTON] != 0
     if gauss_newton or gain > 0.0:
+        # without the points of weight zero, which may lie where they have no image
+        condition(b[block.CONDITION], (block_at, item, rows_at, pitch, kept_at, *where, mode))
+        count = padded(integers(found_at)[0])
         evaluate_at(block_at, rows_at, pitch, count, work, pose_at, work + 8 * SUMS, False, general)
-    elif general:
+    condition(b[block.CONDITION], (block_at, item, rows_at, pitch, kept_at, *where, mode + EVERYTHING))
+    used, indexed = integers(found_at)[1], integers(found_at)[2] != 0
+    count = padded(used)
+    if general:
         first, second = rows_at + 8 * passes.RHO1 * pitch, rows_at + 8 * passes.RHO2 * pitch
         passes.call(b[block.PASSES], (rows_at, pitch, count, camera_at, pose_at, 0, work))
         evaluate(b[block.EVALUATE], (b[block.LOSS], unit[SQUARE], unit[SHAPE], count, first, second))

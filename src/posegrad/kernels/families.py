@@ -4,6 +4,7 @@
 (0, 0, 1, 2, 3, 4, -1, -1)
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,6 +52,16 @@ class Kernels(NamedTuple):
 _lock = threading.RLock()
 _ready: dict[tuple[str, bool, bool, bool], Kernels] = {}
 _compiled: dict[Any, Any] = {}  # what is called by address has to be kept alive
+
+
+def _unlock() -> None:
+    """A child forked while another thread compiled would wait for that thread for ever."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def kernels_of(family: str, general: bool, search: bool, backward: bool) -> Kernels:

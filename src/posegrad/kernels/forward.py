@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from posegrad.kernels import block, jit
-from posegrad.kernels.conditioning import CONVERGED, GENERAL, condition, padded
+from posegrad.kernels.conditioning import CONVERGED, GENERAL, NOT_FINITE, condition, padded
 from posegrad.kernels.inputs import CENTRE, FOCAL, SIZE, WEIGHT_UNIT, read
 from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.linear import entry
@@ -20,6 +20,7 @@ from posegrad.kernels.solver import (
     NUM_WORK,
     POSE,
     SUMS,
+    TRIAL,
     UNITS,
     WORK,
     copy,
@@ -29,6 +30,7 @@ from posegrad.kernels.solver import (
 )
 
 _LARGEST, _LARGEST_SINGLE = 1.7976931348623157e308, 3.4028234663852886e38
+_ROUNDS_TO_INFINITY = 3.4028235677973366e38  # the least float64 number that does as float32
 
 
 @helper
@@ -119,18 +121,32 @@ def restore_hessian(work, scale):
 
 
 @helper
+def translate(work, single):
+    """The translation in the user's units, at TRIAL; whether the dtype of the output has such numbers."""
+    p, unit, t = doubles(work + 8 * POSE), doubles(work + 8 * UNITS), doubles(work + 8 * TRIAL)
+    limit, fits = math.inf if single == 0 else _ROUNDS_TO_INFINITY, True
+    for i in range(3):
+        centre = p[3 * i] * unit[0] + p[3 * i + 1] * unit[1] + p[3 * i + 2] * unit[2]
+        t[i] = unit[SIZE] * p[9 + i] - centre
+        fits = fits and abs(t[i]) < limit
+    return fits
+
+
+@helper
 def hand_back(block_at, item, work, status, cost, steps, decrement):
     """Write the answer of an item in the user's units, and what its gradient needs."""
     b, p, unit = integers(block_at), doubles(work + 8 * POSE), doubles(work + 8 * UNITS)
     single, out = b[block.OUT_SINGLE], integers(block_at + 8 * block.OUT)
+    state, t = b[block.STATE] + 8 * block.NUM_STATE * item, doubles(work + 8 * TRIAL)
+    if not translate(work, single):
+        status = status if status == PENDING else NOT_FINITE
+        set_ahead(work)
+        t[0], t[1], t[2] = 0.0, 0.0, 1.0
     for k in range(9):
         write(out[0], 9 * item + k, single, p[k])
-    state = b[block.STATE] + 8 * block.NUM_STATE * item
     for i in range(3):
-        centre = p[3 * i] * unit[0] + p[3 * i + 1] * unit[1] + p[3 * i + 2] * unit[2]
-        t = unit[SIZE] * p[9 + i] - centre
-        doubles(state)[block.STATE_T + i] = t
-        write(out[1], 3 * item + i, single, t)
+        doubles(state)[block.STATE_T + i] = t[i]
+        write(out[1], 3 * item + i, single, t[i])
     integers(out[2])[item], integers(out[4])[item] = status, steps
     scale = unit[FOCAL] * unit[FOCAL] * unit[WEIGHT_UNIT]
     write(out[3], item, single, cost * scale)

@@ -1,5 +1,6 @@
 """How kernels are compiled, cached and called by address: the only file that knows numba's insides."""
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
@@ -39,12 +40,11 @@ def _cached(
     decorator: Callable[..., Callable[[F], Any]], signature: Any, **options: Any
 ) -> Callable[[F], Any]:
     def decorate(function: F) -> Any:
-        try:
+        with contextlib.suppress(Exception):
             return decorator(signature, cache=True, **options, **_OPTIONS)(function)
-        except RuntimeError as error:
-            if "cannot cache" not in str(error):
-                raise
-            return decorator(signature, **options, **_OPTIONS)(function)  # no folder can be written
+        # No folder can be written, the disk is full, a file on it is damaged: whatever ails the cache, kernels can do
+        # without. What ails the kernel itself is raised here.
+        return decorator(signature, **options, **_OPTIONS)(function)
 
     return decorate
 

@@ -9,6 +9,7 @@ A pass is ``(rows, pitch, count, camera, pose, u, out) -> outside``: addresses o
 and how many points lie outside of the camera's field.
 """
 
+import math
 from typing import Any
 
 from numba import types
@@ -237,9 +238,11 @@ def _pull(family: Family, *, general: bool) -> Any:
             q2 = r20 * a[i] + r21 * b[i] + r22 * d[i]
             X, Y, Z = q0 + t0, q1 + t1, q2 + t2
             mx, my, mz = w1 * q2 - w2 * q1 + m0, w2 * q0 - w0 * q2 + m1, w0 * q1 - w1 * q0 + m2
-            # a point of weight zero may lie outside: look at one on the axis instead, and give it no gradient
-            inside = image(c, X, Y, Z)[2] == 0.0
+            # a point of weight zero may lie outside, or so far off that its motion overflows: look at one at rest on
+            # the axis instead, and give it no gradient
+            inside = (image(c, X, Y, Z)[2] == 0.0) & (abs(mx) + abs(my) + abs(mz) < math.inf)
             X, Y, Z = X if inside else 0.0, Y if inside else 0.0, Z if inside else 1.0
+            mx, my, mz = mx if inside else 0.0, my if inside else 0.0, mz if inside else 0.0
             u, v, _, u0, u1, u2, v0, v1, v2 = image(c, X, Y, Z)
             u = u - x[i] if inside else 0.0
             v = v - y[i] if inside else 0.0

@@ -10,7 +10,8 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from typing import Any
 
 import torch
 
@@ -18,10 +19,13 @@ Kernel = Callable[[int, int, int, int], None]
 
 
 class _Job:
-    """Parts ``[first, last)`` of a range, each done by whoever takes it first."""
+    """Parts ``[first, last)`` of a range, each done by whoever takes it first.
 
-    def __init__(self, kernel: Kernel, block: int, count: int, parts: int) -> None:
-        self.kernel, self.block, self.count, self.parts = kernel, block, count, parts
+    It owns the memory that the kernel works on: an interrupt may take the caller away while others are still at work.
+    """
+
+    def __init__(self, kernel: Kernel, block: int, count: int, parts: int, owner: Any) -> None:
+        self.kernel, self.block, self.count, self.parts, self.owner = kernel, block, count, parts, owner
         self.numbers = itertools.count()  # atomic
         self.done: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -49,7 +53,8 @@ class _Pool:
         self.lock = threading.Lock()
 
     def grow(self, size: int) -> None:
-        with self.lock:
+        # an interpreter that is shutting down, or a system at its limits, starts none: the caller does the work
+        with self.lock, contextlib.suppress(RuntimeError):
             while self.size < size:
                 threading.Thread(target=self.serve, daemon=True, name="posegrad").start()
                 self.size += 1
@@ -85,30 +90,30 @@ def parts_of(count: int, nanoseconds: int) -> int:
     return max(1, min(count, _PARTS_PER_THREAD * threads, nanoseconds // _SMALLEST_PART))
 
 
-def run(kernel: Kernel, block: int, count: int, parts: int) -> None:
-    """Call the kernel on all parts; the n-th part has the slot n."""
+def run(kernel: Kernel, block: int, count: int, parts: int, owner: Any = None) -> None:
+    """Call the kernel on all parts; the n-th part has the slot n.
+
+    ``owner`` is whatever keeps the block, and all that its addresses point to, alive.
+    """
     if parts == 1:
         kernel(block, 0, count, 0)
         return
     helpers = min(torch.get_num_threads(), parts) - 1
     if _pool.size < helpers:
         _pool.grow(helpers)
-    job = _Job(kernel, block, count, parts)
-    for _ in range(helpers):
-        _pool.jobs.put(job)
-    mine = 0
+    job = _Job(kernel, block, count, parts, owner)
+    mine, error = 0, None
     try:
+        for _ in range(min(helpers, _pool.size)):
+            _pool.jobs.put(job)
         while job.take():
             mine += 1
+        for _ in range(parts - mine):
+            error = job.done.get() or error
     except BaseException:
-        # an interrupt: the others must not go on with memory that is about to be freed
-        while next(job.numbers) < parts:
-            mine += 1
-        with contextlib.suppress(Empty):
-            for _ in range(parts - mine):
-                job.done.get(timeout=1.0)
+        while next(job.numbers) < parts:  # nobody is to begin another part
+            pass
         raise
-    for _ in range(parts - mine):
-        error = job.done.get()
-        if error is not None:
-            raise error
+    job.owner = None  # a helper may still find the job in the queue, long after
+    if error is not None:
+        raise error

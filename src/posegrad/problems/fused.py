@@ -14,9 +14,9 @@ from torch._C import _functorch  # pyright: ignore[reportMissingImports, reportA
 from torch.autograd import forward_ad
 
 from posegrad.pose import Pose
-from posegrad.problems.fused_arguments import SINGLE, Unserved, Unusual, kind_of
+from posegrad.problems.fused_arguments import PLAIN, SINGLE, Unserved, Unusual, kind_of
 from posegrad.problems.fused_gradient import Fused
-from posegrad.problems.fused_layout import Job, LongWay, Request
+from posegrad.problems.fused_layout import LOSSES, Job, LongWay, Request
 
 
 class Answer(NamedTuple):
@@ -51,13 +51,17 @@ def _run(job: Job) -> Answer:
     points2d, points3d, _, weights = job.request[:4]
     if job.differentiable:
         R, t = Fused.apply(job, points2d, points3d, job.params, weights)  # pyright: ignore[reportGeneralTypeIssues]
-        return Answer(R, t, *job.numbers)
+        numbers, job.numbers = job.numbers, []
+        return Answer(R, t, *numbers)
     return Answer(*job.forward())
 
 
 def _simplified(request: Request) -> tuple[Request, torch.Size]:
     """The same call with one batch dimension at most, in float32 or float64; and its batch shape."""
     points2d, points3d, camera, weights, mask, loss, init, solver, adjoint = request
+    for name, value, kinds in (("mask", mask, PLAIN), ("init", init, (Pose,)), ("loss", loss, tuple(LOSSES))):
+        if value is not None and type(value) not in kinds:
+            raise Unserved(f"the {name} is a {type(value).__name__}")
     trailing: list[tuple[Tensor, int]] = [(points2d, 2), (points3d, 2)]
     matrix = isinstance(camera, Tensor)
     trailing.append((camera, 2) if matrix else (camera.params, 1))

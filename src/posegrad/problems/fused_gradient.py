@@ -5,16 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 from posegrad.kernels import block, pool
 from posegrad.optim.compiling import uncompiled
 from posegrad.pose import Pose
 from posegrad.problems.fused_arguments import PLAIN, SINGLE
-from posegrad.problems.fused_layout import CPU, INTEGER, Job, buffers
+from posegrad.problems.fused_layout import CPU, INTEGER, Buffer, Job
 
 _CAMERA = 2
-#: where the addresses of the inputs and of the mask are
-_PLACES = (block.PIXELS, block.POINTS, block.CAMERA, block.WEIGHTS + 1, block.MASK)
 # Nanoseconds of one thread: an item, and a point of it.
 _BACKWARD_ITEM, _BACKWARD_POINT = 500, 6
 
@@ -24,9 +23,12 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, job: Job, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        R, t, *job.numbers = job.forward()
-        ctx.job, ctx.block = job, bytes(buffers.view[: block.FORWARD.size])
+        R, t, *numbers = job.forward()
+        # the mask and what else the kernels read is saved, too, for autograd to notice where it is changed meanwhile
         ctx.save_for_backward(*inputs, *job.kept)
+        ctx.job, ctx.places = job, _places(inputs)
+        job.forget()
+        job.numbers = numbers
         ctx.set_materialize_grads(False)
         return R, t
 
@@ -34,12 +36,32 @@ class Fused(torch.autograd.Function):
     @uncompiled
     def backward(ctx: Any, by_R: Tensor | None, by_t: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
         job: Job = ctx.job
-        inputs, kept = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        inputs, needed = ctx.saved_tensors[:4], ctx.needs_input_grad[1:]
         if by_R is None and by_t is None:
             return (None,) * 5
-        if torch.is_grad_enabled() or _mapped(by_R) or _mapped(by_t):
-            return (None, *_gradients_by_torch(job, inputs, ctx.needs_input_grad[1:], by_R, by_t))
-        return (None, *_Pull(job, inputs, ctx.needs_input_grad[1:], by_R, by_t).run(ctx.block, kept))
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or _mapped(by_R) or _mapped(by_t):
+            return (None, *_gradients_by_torch(job, inputs, needed, by_R, by_t))
+        # hooks on saved tensors may have moved them and brought them back: elsewhere, in another layout
+        places = _places(inputs)
+        forward = job.block if places == ctx.places else _relaid(job, inputs, places, ctx.places)
+        return (None, *_Pull(job, inputs, needed, by_R, by_t).run(forward))
+
+
+def _places(inputs: tuple[Tensor | None, ...]) -> list[Any]:
+    """All that the kernels' memory accesses rest on: shapes, and where and how the inputs lie in memory."""
+    return [
+        None if each is None else (each.shape, each.data_ptr(), each.stride(), each.dtype) for each in inputs
+    ]
+
+
+def _relaid(job: Job, inputs: tuple[Tensor | None, ...], places: list[Any], before: list[Any]) -> bytes:
+    """The block for inputs at other places."""
+    for now, then in zip(places, before, strict=True):
+        if now is not None and now[0] != then[0]:
+            raise RuntimeError(
+                f"a hook on saved tensors handed back the shape {tuple(now[0])} for {tuple(then[0])}"
+            )
+    return job.relaid(job.recall(*inputs))  # pyright: ignore[reportArgumentType]
 
 
 def _mapped(gradient: Tensor | None) -> bool:
@@ -63,14 +85,7 @@ def _gradients_by_torch(
     by_t: Tensor | None,
 ) -> list[Tensor | None]:
     """The same gradients as differentiable operations: the problem is solved again from its answer, the long way."""
-    points2d, points3d, params, weights = inputs
-    assert points2d is not None
-    assert points3d is not None
-    assert params is not None
-    request, state = job.request, job.state
-    request = request._replace(
-        points2d=points2d, points3d=points3d, camera=job.camera_with(params), weights=weights
-    )
+    request, state = job.recall(*inputs), job.state  # pyright: ignore[reportArgumentType]
     R = state[:, :9].reshape(*job.batch, 3, 3)
     t = state[:, block.STATE_T : block.STATE_T + 3].reshape(*job.batch, 3)
     ok = (state[:, block.STATE_OK] != 0).reshape(job.batch)
@@ -110,26 +125,11 @@ class _Pull:
         self.parts = pool.parts_of(job.size, work)
         self.slots = self.parts if shared else 1
 
-    def run(self, forward: bytes, kept: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    def run(self, forward: bytes) -> list[Tensor | None]:
         """The gradients that are needed."""
-        job, buffer = self.job, buffers
+        job, buffer = self.job, Buffer.take()
         view = buffer.view
         view[: block.FORWARD.size] = forward
-        # saved tensors may have been moved and brought back: elsewhere
-        mask, *others = kept
-        moved = [
-            (place, each)
-            for place, each in zip(_PLACES, (*self.inputs, mask), strict=True)
-            if each is not None
-        ]
-        if others:
-            moved += [
-                (place, each)
-                for place, each in zip((block.LIMIT, block.SCALE, block.ALPHA), others, strict=False)
-                if each is not None
-            ]
-        for place, each in moved:
-            INTEGER.pack_into(view, 8 * place, each.data_ptr())
         INTEGER.pack_into(view, 8 * block.INIT_R, 0)
         count, adjoint = job.count, job.request.adjoint
         R = (0, 0, 0, 0, 0) if self.by_R is None else self._cotangent(self.by_R, 2)
@@ -142,7 +142,8 @@ class _Pull:
             *R, *t, int(adjoint.hessian == "gauss_newton"), *x_at, *z_at, *w_at, *c_at,
             *(num_parameters, *job.coefficients, adjoint.max_gain or 0.0),
         )  # fmt: skip
-        pool.run(job.kernels.backward, buffer.address, job.size, self.parts)
+        pool.run(job.kernels.backward, buffer.address, job.size, self.parts, (self, (x, z, c, w), buffer))
+        buffer.give_back()
         return [self._finished(k, each) for k, each in enumerate((x, z, c, w))]
 
     def _cotangent(self, by: Tensor, trailing: int) -> tuple[int, ...]:

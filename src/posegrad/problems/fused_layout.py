@@ -2,10 +2,9 @@
 
 import functools
 import struct
-import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from posegrad.problems.fused_arguments import (
     PLAIN,
     SINGLE,
     Unserved,
+    Unusual,
     camera_of,
     kind_of,
     mask_of,
@@ -34,7 +34,7 @@ _ROUNDING = {
     dtype: (torch.finfo(dtype).eps, torch.finfo(dtype).tiny ** 0.5)
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 }
-_LOSSES: dict[type[RobustLoss], int] = {
+LOSSES: dict[type[RobustLoss], int] = {
     loss: number
     for number, loss in enumerate(
         (robust.Squared, robust.Huber, robust.SoftL1, robust.Cauchy, robust.GemanMcClure, robust.Tukey,
@@ -43,6 +43,7 @@ _LOSSES: dict[type[RobustLoss], int] = {
 }  # fmt: skip
 # Nanoseconds of one thread: an item, and a point of it.
 _FORWARD_ITEM, _FORWARD_POINT, _START_ITEM = 900, 13, 6000
+_MOST_STEPS = 2**62  # of any number of them, what a field of the block holds
 
 
 class Request(NamedTuple):
@@ -69,7 +70,11 @@ class Job:
     """A call laid out for the kernels: the block they read, and what its addresses point to."""
 
     def __init__(
-        self, request: Request, long_way: LongWay, dtypes: tuple[torch.dtype, torch.dtype] | None = None
+        self,
+        request: Request,
+        long_way: LongWay,
+        dtypes: tuple[torch.dtype, torch.dtype] | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         points2d, points3d, camera, weights, mask, loss, init, solver, _ = request
         if type(points2d) not in PLAIN or type(points3d) not in PLAIN:
@@ -79,7 +84,7 @@ class Job:
         count = points2d.shape[-2]
         if points2d.shape[-1] != 2 or points3d.shape[-1] != 3 or points3d.shape[-2] != count:
             raise Unserved("the points are not (..., N, 2) and (..., N, 3)")
-        self.request, self.long_way = request, long_way
+        self.request, self.long_way, self.dtypes = request, long_way, dtypes
         self.params, coefficients, family, num_pixel, limit = camera_of(camera)
         x_items, x, x_single = read("points2d", points2d, 2)
         z_items, z, z_single = read("points3d", points3d, 2)
@@ -144,21 +149,21 @@ class Job:
             or self.params.requires_grad
             or (weights is not None and weights.requires_grad)
         )
-        self.kernels = _kernels(family, self.general, init is None, self.differentiable)
+        self.kernels = kernels or _kernels(family, self.general, init is None, self.differentiable)
         self.fields = (
             *(count, *self.kernels.parts),
             *(points2d.data_ptr(), *x, x_single, points3d.data_ptr(), *z, z_single),
             *w, *m,
             *(self.params.data_ptr(), c[0], c_single, *offsets, num_pixel, int(getattr(camera, "wide", False))),
             *limited, *start, *robust_loss,
-            *(solver.max_steps, 3, solver.initial_damping),
+            *(min(solver.max_steps, _MOST_STEPS), 3, solver.initial_damping),
             4096 * _EPS if solver.tolerance is None else solver.tolerance,
             64 * _EPS if solver.singular_below is None else solver.singular_below,
             *(eps, tiny, points_eps),
         )  # fmt: skip
 
     def _loss(self, loss: RobustLoss, items: list[int]) -> tuple[int, ...]:
-        number = _LOSSES.get(type(loss))
+        number = LOSSES.get(type(loss))
         if number is None:
             raise Unserved(f"the loss is a {type(loss).__name__}")
         if number == 0:
@@ -178,7 +183,7 @@ class Job:
         return tuple(fields)
 
     def forward(self) -> tuple[Tensor, ...]:
-        """The outputs: new tensors without a graph."""
+        """The outputs: new tensors without a graph. ``block`` is what the backward pass needs to be told again."""
         batch, dtype, size = self.batch, self.dtype, self.size
         empty = torch.empty
         outputs = (
@@ -191,7 +196,7 @@ class Job:
             empty((*batch, 6, 6), dtype=dtype, device=CPU),
         )
         self.state = empty((size, block.NUM_STATE), dtype=torch.float64, device=CPU)
-        buffer = buffers
+        buffer = Buffer.take()
         block.FORWARD.pack_into(
             buffer.view,
             0,
@@ -204,25 +209,49 @@ class Job:
         work = size * (_FORWARD_ITEM + _FORWARD_POINT * self.count)
         if self.request.init is None:
             work += size * _START_ITEM
-        pool.run(self.kernels.forward, buffer.address, size, pool.parts_of(size, work))
+        self.block = bytes(buffer.view[: block.FORWARD.size]) if self.differentiable else b""
+        pool.run(
+            self.kernels.forward, buffer.address, size, pool.parts_of(size, work), (self, outputs, buffer)
+        )
         if self.request.init is None and INTEGER.unpack_from(buffer.view, 8 * block.PENDING)[0]:
-            self._search_on(outputs)
+            self._search_on(outputs, buffer)
+        buffer.give_back()
         return outputs
 
-    def _search_on(self, outputs: tuple[Tensor, ...]) -> None:
+    def _search_on(self, outputs: tuple[Tensor, ...], buffer: "Buffer") -> None:
         """The items that the kernel left: found the long way, polished by the kernel."""
         R, t, status = (part.reshape(self.size, *part.shape[len(self.batch) :]) for part in outputs[:3])
         left = (status == _PENDING).nonzero().flatten()
         found = self.long_way(self._part(left), None)
         status[left] = found.status
         R[left], t[left] = found.pose.R.to(R.dtype), found.pose.t.to(t.dtype)
-        start_R = torch.eye(3, dtype=torch.float64).repeat(self.size, 1, 1)
-        start_t = torch.zeros(self.size, 3, dtype=torch.float64)
+        start_R = torch.eye(3, dtype=torch.float64, device=CPU).repeat(self.size, 1, 1)
+        start_t = torch.zeros(self.size, 3, dtype=torch.float64, device=CPU)
         start_R[left], start_t[left] = found.pose.R.double(), found.pose.t.double()
         fields = (start_R.data_ptr(), 9, 3, 1, 0, start_t.data_ptr(), 3, 1, 0)
-        struct.pack_into("=9q", buffers.view, 8 * block.INIT_R, *fields)
+        struct.pack_into("=9q", buffer.view, 8 * block.INIT_R, *fields)
         for item in left[found.ok].tolist():
-            self.kernels.forward(buffers.address, item, item + 1, 0)
+            self.kernels.forward(buffer.address, item, item + 1, 0)
+
+    def forget(self) -> None:
+        """Let go of what autograd saves: it decides how long that is kept, and where."""
+        _, _, camera, _, mask, loss, _, solver, adjoint = self.request
+        self.request = Request(_NOTHING, _NOTHING, camera, None, mask, loss, None, solver, adjoint)
+        self.kept, self.numbers = [], []
+
+    def recall(self, points2d: Tensor, points3d: Tensor, params: Tensor, weights: Tensor | None) -> Request:
+        """The call, without its init, with what autograd saved."""
+        return self.request._replace(
+            points2d=points2d, points3d=points3d, camera=self.camera_with(params), weights=weights
+        )
+
+    def relaid(self, request: Request) -> bytes:
+        """The block for the same tensors at other places, in other layouts."""
+        try:
+            job = Job(request, self.long_way, self.dtypes, self.kernels)
+        except (Unserved, Unusual) as error:
+            raise RuntimeError(f"a hook on saved tensors handed back something else: {error}") from None
+        return block.FORWARD.pack(*job.fields, SINGLE[self.dtype], *(0,) * 7, self.state.data_ptr(), 0)
 
     def camera_with(self, params: Tensor) -> Camera | Tensor:
         """The camera with other parameters, or the other matrix."""
@@ -255,23 +284,40 @@ class Job:
         )
 
 
-class _Buffers(threading.local):
-    """A block of this thread's own."""
+_NOTHING = torch.empty(0, device=CPU)
+
+
+class Buffer:
+    """Memory for a block. A call takes one and gives it back at its end: none ever sees that of another, be that in
+    another thread or inside of itself (a signal handler, a torch function mode, a finaliser that solves, too)."""
+
+    _free: ClassVar[list["Buffer"]] = []
 
     def __init__(self) -> None:
         self.tensor = torch.empty(block.SIZE, dtype=torch.int64, device=CPU)
         self.view = memoryview(self.tensor.numpy()).cast("B")  # pyright: ignore[reportArgumentType]
         self.address = self.tensor.data_ptr()
 
+    @classmethod
+    def take(cls) -> "Buffer":
+        """One that no other call uses."""
+        try:
+            return cls._free.pop()  # atomic
+        except IndexError:
+            return cls()
 
-buffers = _Buffers()
+    def give_back(self) -> None:
+        """For the next call. After an error it is not: threads of the pool may still read it."""
+        self._free.append(self)
+
+
 INTEGER = struct.Struct("=q")
 
 
 def _kernels(family: str, general: bool, search: bool, backward: bool) -> Kernels:
     try:
         return kernels_of(family, general, search, backward)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: llvmlite's library is missing
         _warn_once(str(error))
         raise Unserved(f"numba cannot be imported ({error})") from None
 
