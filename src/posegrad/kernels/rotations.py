@@ -1,4 +1,5 @@
-"""Damped Newton steps of a quadratic form of the nine entries of a rotation, from the 24 rotations of the cube.
+"""Damped Newton steps of a quadratic form of the nine entries of a rotation, or of its quotient by the square of a linear
+one, from the 24 rotations of the cube.
 
 All at once, a lane each: the loop over them is the inner one, of straight code.
 """
@@ -8,11 +9,12 @@ import math
 
 import numpy as np
 
-from posegrad.kernels.jit import doubles, helper, inlined
+from posegrad.kernels.jit import doubles, inlined
 
 NUM_STARTS, _STEPS = 24, 12
-#: places among the numbers a start needs: sums (64), form, translation as a form of R, rotations, cost, damping, trials
-OMEGA, SHIFT, ROTATIONS, COSTS, DAMPINGS, TRIALS, NUM_NUMBERS = 64, 145, 172, 388, 412, 436, 652
+#: places among the numbers a start needs: sums (64), form, translation as a form of R, rotations, cost, damping, trials,
+#: the linear form
+OMEGA, SHIFT, ROTATIONS, COSTS, DAMPINGS, TRIALS, UNDER, NUM_NUMBERS = 64, 145, 172, 388, 412, 436, 652, 661
 
 
 def _cube() -> tuple[tuple[float, ...], ...]:
@@ -59,9 +61,10 @@ def less(a, b):
 
 
 @inlined
-def newton_step(o, A, B, C, damping):
+def newton_step(o, u, quotient, A, B, C, damping):
     """Cost at the rotation with rows A, B, C, and the damped step: Newton's where its matrix is positive definite, else
-    Gauss-Newton's; at most a radian."""
+    Gauss-Newton's; at most a radian. Of the form o or, if ``quotient``, of that over the square of the linear one u.
+    """
     # omega r, row by row, and D[k][l] = row k of R . row l of omega r
     rA = plus(times(o, 0, A[0], A[1], A[2]), times(o, 3, B[0], B[1], B[2]), times(o, 6, C[0], C[1], C[2]))
     rB = plus(times(o, 27, A[0], A[1], A[2]), times(o, 30, B[0], B[1], B[2]), times(o, 33, C[0], C[1], C[2]))
@@ -83,8 +86,29 @@ def newton_step(o, A, B, C, damping):
     p00, p01, p02 = dot(B, z0) - dot(C, y0), dot(B, z1) - dot(C, y1), dot(B, z2) - dot(C, y2)
     p11, p12 = dot(C, x1) - dot(A, z1), dot(C, x2) - dot(A, z2)
     p22 = dot(A, y2) - dot(B, x2)
-    h00, h11, h22 = p00 + d00 - cost + damping, p11 + d11 - cost + damping, p22 + d22 - cost + damping
+    h00, h11, h22 = p00 + d00 - cost, p11 + d11 - cost, p22 + d22 - cost
     h01, h02, h12 = p01 + 0.5 * (d01 + d10), p02 + 0.5 * (d02 + d20), p12 + 0.5 * (d12 + d21)
+    if quotient:
+        # likewise of u: s the value, n half the gradient of s^2 over it; and of gradient and Hessian half
+        U, V, W = (u[0], u[1], u[2]), (u[3], u[4], u[5]), (u[6], u[7], u[8])
+        e00, e01, e02 = dot(A, U), dot(A, V), dot(A, W)
+        e10, e11, e12 = dot(B, U), dot(B, V), dot(B, W)
+        e20, e21, e22 = dot(C, U), dot(C, V), dot(C, W)
+        s = e00 + e11 + e22
+        m0, m1, m2 = e12 - e21, e20 - e02, e01 - e10
+        f = 1.0 / max(s * s, 1e-300)
+        cost *= f
+        k = f * cost
+        n0, n1, n2 = f * s * m0, f * s * m1, f * s * m2
+        g0, g1, g2 = f * g0 - cost * n0, f * g1 - cost * n1, f * g2 - cost * n2
+        h00 = f * h00 - k * (m0 * m0 + s * (e00 - s)) - 4.0 * g0 * n0
+        h11 = f * h11 - k * (m1 * m1 + s * (e11 - s)) - 4.0 * g1 * n1
+        h22 = f * h22 - k * (m2 * m2 + s * (e22 - s)) - 4.0 * g2 * n2
+        h01 = f * h01 - k * (m0 * m1 + 0.5 * s * (e01 + e10)) - 2.0 * (g0 * n1 + g1 * n0)
+        h02 = f * h02 - k * (m0 * m2 + 0.5 * s * (e02 + e20)) - 2.0 * (g0 * n2 + g2 * n0)
+        h12 = f * h12 - k * (m1 * m2 + 0.5 * s * (e12 + e21)) - 2.0 * (g1 * n2 + g2 * n1)
+        p00, p01, p02, p11, p12, p22 = f * p00, f * p01, f * p02, f * p11, f * p12, f * p22
+    h00, h11, h22 = h00 + damping, h11 + damping, h22 + damping
     minor = h00 * h11 - h01 * h01
     c00, c01, c02 = h11 * h22 - h12 * h12, h02 * h12 - h01 * h22, h01 * h12 - h02 * h11
     determinant = h00 * c00 + h01 * c01 + h02 * c02
@@ -108,8 +132,8 @@ def newton_step(o, A, B, C, damping):
     return cost, f * s0, f * s1, f * s2
 
 
-@helper
-def take_steps(numbers_at):
+@inlined
+def take_steps(numbers_at, quotient):
     """Newton steps of all starts; a step that does not lower the cost is taken back, and the next one damped more."""
     o, R, T = (
         doubles(numbers_at + 8 * OMEGA),
@@ -117,6 +141,7 @@ def take_steps(numbers_at):
         doubles(numbers_at + 8 * TRIALS),
     )
     costs, dampings = doubles(numbers_at + 8 * COSTS), doubles(numbers_at + 8 * DAMPINGS)
+    under = doubles(numbers_at + 8 * UNDER)
     trace = 0.0
     for k in range(9):
         trace += o[10 * k]
@@ -125,12 +150,18 @@ def take_steps(numbers_at):
     for k in range(9):
         for l in range(NUM_STARTS):
             T[NUM_STARTS * k + l] = R[NUM_STARTS * k + l] = _CUBE[k, l]
+    if quotient:
+        for l in range(NUM_STARTS):
+            value = 0.0
+            for k in range(9):
+                value += under[k] * R[NUM_STARTS * k + l]
+            dampings[l] /= max(value * value, 1e-300)
     # each round: the step at every trial; where the trial is better it is where to go on from, and its step is kept
     for _ in range(_STEPS + 1):
         for l in range(NUM_STARTS):
             a0, a1, a2, a3, a4 = T[l], T[24 + l], T[48 + l], T[72 + l], T[96 + l]
             a5, a6, a7, a8 = T[120 + l], T[144 + l], T[168 + l], T[192 + l]
-            cost, _, _, _ = newton_step(o, (a0, a1, a2), (a3, a4, a5), (a6, a7, a8), 0.0)
+            cost, _, _, _ = newton_step(o, under, quotient, (a0, a1, a2), (a3, a4, a5), (a6, a7, a8), 0.0)
             better = cost <= costs[l]
             b0, b1, b2, b3, b4 = R[l], R[24 + l], R[48 + l], R[72 + l], R[96 + l]
             b5, b6, b7, b8 = R[120 + l], R[144 + l], R[168 + l], R[192 + l]
@@ -142,7 +173,7 @@ def take_steps(numbers_at):
             costs[l] = cost if better else costs[l]
             damping = dampings[l] * (0.1 if better else 8.0)
             dampings[l] = damping
-            _, x, y, z = newton_step(o, (a0, a1, a2), (a3, a4, a5), (a6, a7, a8), damping)
+            _, x, y, z = newton_step(o, under, quotient, (a0, a1, a2), (a3, a4, a5), (a6, a7, a8), damping)
             f = 1.0 / (1.0 + 0.25 * (x * x + y * y + z * z))
             xx, yy, zz, xy, xz, yz = (
                 0.5 * x * x,

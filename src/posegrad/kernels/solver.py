@@ -27,9 +27,9 @@ _SMALL_DECREASE, _SMALL_DECREMENT, _MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e-2, 1
 #: places of what an item needs beside its rows, among float64 numbers
 POSE, TRIAL, SUMS, TRIAL_SUMS, DELTA, DAMPED, CAMERA, UNITS = 0, 12, 24, 52, 80, 86, 92, 101
 FOUND, WORK, CANDIDATES = 101 + NUM_UNITS, 104 + NUM_UNITS, 188 + NUM_UNITS
-#: a candidate of the search
-NUM_CANDIDATE = 46
-NUM_WORK = CANDIDATES + 4 * NUM_CANDIDATE
+#: a candidate of the search; and the most: four starts, eight by angle, four that fit three points
+NUM_CANDIDATE, MOST_CANDIDATES = 46, 16
+NUM_WORK = CANDIDATES + MOST_CANDIDATES * NUM_CANDIDATE
 
 
 @helper

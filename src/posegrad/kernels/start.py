@@ -1,7 +1,8 @@
 """Poses to start from, without an initial one: the minima of the object-space cost, as :mod:`posegrad.minimal.sqpnp`.
 
 ``sum_i w_i |(I - v_i v_i^T) (R z_i + t)|^2`` is, with t eliminated, a quadratic form omega of the nine entries of R. It
-is minimised by damped Newton steps on SO(3) from the 24 rotations of the cube, all at once, a lane each.
+is minimised by damped Newton steps on SO(3) from the 24 rotations of the cube, all at once, a lane each. By angle: the
+same over the squared distance of the centroid.
 """
 
 import math
@@ -13,9 +14,20 @@ from numba import types
 from posegrad.kernels import block, jit, passes
 from posegrad.kernels.jit import doubles, helper, inlined, integers
 from posegrad.kernels.passes import BEARING, POINT, STRENGTH, WEIGHT
-from posegrad.kernels.rotations import COSTS, NUM_NUMBERS, NUM_STARTS, OMEGA, ROTATIONS, SHIFT, take_steps
+from posegrad.kernels.rotations import (
+    COSTS,
+    NUM_NUMBERS,
+    NUM_STARTS,
+    OMEGA,
+    ROTATIONS,
+    SHIFT,
+    UNDER,
+    take_steps,
+)
+from posegrad.kernels.solver import NUM_CANDIDATE
 
-NUM_CANDIDATES = 4
+#: how many minima at most, and how many by angle
+NUM_MINIMA, NUM_OTHER_MINIMA = 4, 8
 _COSINE = math.cos(math.radians(5.0))  # candidates that are nearer to each other are one
 
 
@@ -102,14 +114,17 @@ def eliminate(numbers_at):
                     for i in range(3):
                         value -= n[10 * upper(i, j) + 1 + m] * n[SHIFT + 9 * i + 3 * k + p]
                     n[OMEGA + 9 * (3 * j + m) + 3 * k + p] = value / total
+    # how far ahead the centroid is, but for its sign: a linear form of R
+    for k in range(9):
+        n[UNDER + k] = n[60] * n[SHIFT + k] + n[61] * n[SHIFT + 9 + k] + n[62] * n[SHIFT + 18 + k]
     return True
 
 
 @helper
-def choose(numbers_at, candidates_at):
+def choose(numbers_at, candidates_at, most):
     """The best rotations that differ and have the centroid in front, with their translations; how many there are."""
     n, costs = doubles(numbers_at), doubles(numbers_at + 8 * COSTS)
-    R, found = doubles(numbers_at + 8 * ROTATIONS), doubles(candidates_at)
+    R = doubles(numbers_at + 8 * ROTATIONS)
     for l in range(NUM_STARTS):
         t = translation(numbers_at, l)
         # the centroid is the origin; a plane's poses come in pairs, one of each behind the camera
@@ -119,7 +134,8 @@ def choose(numbers_at, candidates_at):
         ):
             costs[l] = math.inf
     count = 0
-    while count < NUM_CANDIDATES:
+    while count < most:
+        found = doubles(candidates_at + 8 * NUM_CANDIDATE * count)
         best = 0
         for l in range(NUM_STARTS):
             if costs[l] < costs[best]:
@@ -127,13 +143,13 @@ def choose(numbers_at, candidates_at):
         if not costs[best] < math.inf:
             break
         for k in range(9):
-            found[12 * count + k] = R[NUM_STARTS * k + best]
+            found[k] = R[NUM_STARTS * k + best]
         t = translation(numbers_at, best)
-        found[12 * count + 9], found[12 * count + 10], found[12 * count + 11] = t[0], t[1], t[2]
+        found[9], found[10], found[11] = t[0], t[1], t[2]
         for l in range(NUM_STARTS):
             trace = 0.0
             for k in range(9):
-                trace += found[12 * count + k] * R[NUM_STARTS * k + l]
+                trace += found[k] * R[NUM_STARTS * k + l]
             if 0.5 * (trace - 1.0) > _COSINE:
                 costs[l] = math.inf
         count += 1
@@ -174,9 +190,9 @@ SIGNATURE = types.int64(*[types.int64] * 7)
 start = jit.calling(SIGNATURE)
 
 
-def compile_start() -> Any:
+def compile_start(by_angle: bool) -> Any:
     """Candidates of an item in rows; how many there are."""
-    source = jit.stamp()
+    source, most = jit.stamp(), NUM_OTHER_MINIMA if by_angle else NUM_MINIMA
 
     @jit.by_address(SIGNATURE)
     def started(block_at, rows_at, pitch, count, camera_at, candidates_at, general):
@@ -195,11 +211,11 @@ def compile_start() -> Any:
         sum_forms(rows_at, pitch, count, numbers_at)
         found = 0
         if eliminate(numbers_at):
-            take_steps(numbers_at)
-            found = choose(numbers_at, candidates_at)
+            take_steps(numbers_at, by_angle)
+            found = choose(numbers_at, candidates_at, most)
         if b[block.WIDE] == 0:
             for k in range(found):
-                push_forward(rows_at, pitch, count, candidates_at + 96 * k)
+                push_forward(rows_at, pitch, count, candidates_at + 8 * NUM_CANDIDATE * k)
         numbers[0] = 0.0  # so long it is in use
         return found
 
