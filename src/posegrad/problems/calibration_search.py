@@ -15,6 +15,7 @@ from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import calibration_fused as fused
 from posegrad.problems import calibration_start as start
 from posegrad.problems import weighting
 from posegrad.problems.calibration_door import Setting, Views
@@ -100,10 +101,9 @@ class Search:
 
     def _minimum(self, problem: Calibration, first: Calibrated, args: Observations, hints: Hints) -> Solution:
         settings = self.settings
-        state = begin(problem, first, args, settings)
-        state = descend(problem, state, args, settings, settings.max_steps)
+        state = descended(problem, first, args, settings)
         state = self._with_odd_views(problem, state, args, hints)
-        return judge(problem, finish(problem, state, args, settings), args, settings)
+        return judge(problem, finished(problem, state, args, settings), args, settings)
 
     def _with_odd_views(self, problem: Calibration, state: State, args: Observations, hints: Hints) -> State:
         """Views that fit much worse than the others, or were left out so far, get a pose of their own under the
@@ -131,9 +131,7 @@ class Search:
             ),
             used=torch.where(better, 1.0, variable.used),
         )
-        again = begin(problem, merged, args, self.settings)
-        again = again._replace(steps=state.steps, done=again.done | ~better.any(-1))
-        return descend(problem, again, args, self.settings, self.settings.max_steps)
+        return descended(problem, merged, args, self.settings, state.steps, ~better.any(-1))
 
     def _thorough(self, args: Observations, hints: Hints, known: start.Known) -> Calibrated:
         """A start from the initial camera, or from the best of several hypotheses."""
@@ -161,6 +159,30 @@ class Search:
         params = torch.where(ok[:, None], variable.params, hints.params)
         used = torch.where(ok[:, None], variable.used, 0.0)
         return replace(solution, variable=Calibrated(params, pose, used), status=status)
+
+
+def descended(
+    problem: Calibration,
+    variable: Calibrated,
+    args: Observations,
+    settings: LevenbergMarquardt,
+    steps: Tensor | None = None,
+    done: Tensor | None = None,
+) -> State:
+    """Close to the minimum near a start; ``steps`` have been made, and what is ``done`` stays."""
+    if fused.serves(problem, variable, args):
+        return fused.descended(problem, variable, args, settings, steps, done)
+    state = begin(problem, variable, args, settings)
+    if steps is not None and done is not None:
+        state = state._replace(steps=steps, done=state.done | done)
+    return descend(problem, state, args, settings, settings.max_steps)
+
+
+def finished(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> State:
+    """At the minimum."""
+    if fused.serves(problem, state.variable, args):
+        return fused.finished(problem, state, args, settings)
+    return finish(problem, state, args, settings)
 
 
 def _preferred(a: Solution, b: Solution) -> Bool[Tensor, " B"]:

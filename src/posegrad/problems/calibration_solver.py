@@ -16,8 +16,8 @@ from posegrad.problems.calibration_problem import ArrowQuadratic, Calibrated, Ca
 
 # When Gauss-Newton ends: later than in the engine of one block, as a Newton step costs twice as much here, and the many
 # residuals of a calibration are small; the range of the damping.
-_SMALL_DECREASE, _SMALL_DECREMENT = 1e-3, 1e-6
-_MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e12, 1e-6
+SMALL_DECREASE, SMALL_DECREMENT = 1e-3, 1e-6
+MAX_DAMPING, FIRST_NEWTON_DAMPING = 1e12, 1e-6
 # Rounding of a Schur complement, relative to the corner it is left of, in machine epsilons.
 _SINGULAR = 1024
 # A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than
@@ -121,12 +121,12 @@ def _step(
         accepted = positive & new.feasible & (drop >= -noise) & ~state.done
         if exact:
             done = last
-            smaller = torch.where(state.damping > _FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
+            smaller = torch.where(state.damping > FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
             growth = state.growth
-            larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
+            larger = (state.damping * 10).clamp(min=FIRST_NEWTON_DAMPING)
         else:
-            slow = accepted & (drop < _SMALL_DECREASE * old_cost)
-            done = slow | (positive & (squared.sqrt() <= _SMALL_DECREMENT * (1 + (2 * old_cost).sqrt())))
+            slow = accepted & (drop < SMALL_DECREASE * old_cost)
+            done = slow | (positive & (squared.sqrt() <= SMALL_DECREMENT * (1 + (2 * old_cost).sqrt())))
             held = (damping[0] * by_params.square()).sum(-1) + (damping[1] * by_poses.square()).sum((-1, -2))
             gain = drop / (0.5 * (squared + held)).clamp(min=tiny)
             smaller = state.damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2.0)
@@ -134,7 +134,7 @@ def _step(
             larger = state.damping * state.growth
         next_damping = torch.where(accepted, smaller, larger)
         steps = state.steps + (~state.done).to(state.steps)
-        done = state.done | done | (next_damping > _MAX_DAMPING) | (steps >= settings.max_steps)
+        done = state.done | done | (next_damping > MAX_DAMPING) | (steps >= settings.max_steps)
         next_damping = torch.where(state.done, state.damping, next_damping)
     return State(
         variable=batch.where(accepted, trial, state.variable),
@@ -146,9 +146,13 @@ def _step(
     )
 
 
+def relative_tolerance(settings: LevenbergMarquardt, dtype: torch.dtype) -> float:
+    """Of the decrement, beside ``1 + sqrt(2 cost)``."""
+    return 4096 * torch.finfo(dtype).eps if settings.tolerance is None else settings.tolerance
+
+
 def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
-    tolerance = 4096 * torch.finfo(cost.dtype).eps if settings.tolerance is None else settings.tolerance
-    return tolerance * (1 + (2 * cost).sqrt())
+    return relative_tolerance(settings, cost.dtype) * (1 + (2 * cost).sqrt())
 
 
 def judge(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> Solution:
