@@ -1,7 +1,11 @@
 """Arrow matrices, see :mod:`posegrad.optim.arrow`: blocks of six unknowns, which meet in a few shared ones."""
 
 import math
+from typing import Any
 
+from numba import types
+
+from posegrad.kernels import jit
 from posegrad.kernels.jit import doubles, helper
 
 
@@ -23,6 +27,27 @@ def factor(matrix_at, size):
                 value -= a[i * size + m] * a[j * size + m]
             a[i * size + j] = value / pivot
     return True
+
+
+@helper
+def inverse_diagonal(factor_at, size, scale, answer):
+    """The diagonal of the inverse of a factored matrix, in the first half of ``answer``; and the sum of it times ``scale``."""
+    L, total = doubles(factor_at), 0.0
+    for j in range(size):
+        square = 0.0
+        for i in range(j, size):
+            value = 1.0 if i == j else 0.0
+            for m in range(j, i):
+                value -= L[i * size + m] * answer[size + m]
+            answer[size + i] = value / L[i * size + i]
+            square += answer[size + i] * answer[size + i]
+        answer[j] = square
+        total += square * scale[j]
+    return total
+
+
+SIGNATURE = types.int64(*[types.int64] * 9)
+call_solve = jit.calling(SIGNATURE)
 
 
 @helper
@@ -83,3 +108,20 @@ def solve(corner_at, cross_at, blocks_at, right_at, num_free, num_blocks, dampin
                 value -= factors[L + 6 * m + i] * answer[at + m]
             answer[at + i] = value / factors[L + 7 * i]
     return True
+
+
+def compile_solve() -> Any:
+    """Compile :func:`solve`, or load it from the disk."""
+    source = jit.stamp()
+
+    @jit.by_address(SIGNATURE)
+    def solved(
+        corner_at, cross_at, blocks_at, right_at, num_free, num_blocks, damping_at, answer_at, work_at
+    ):
+        _ = source
+        fine = solve(
+            corner_at, cross_at, blocks_at, right_at, num_free, num_blocks, damping_at, answer_at, work_at
+        )
+        return 1 if fine else 0
+
+    return solved

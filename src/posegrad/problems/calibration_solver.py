@@ -22,7 +22,7 @@ MAX_DAMPING, FIRST_NEWTON_DAMPING = 1e12, 1e-6
 _SINGULAR = 1024
 # A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than
 # this many image sides, or shorter than that part of one.
-_SIGMAS, _LONGEST = 2.0, 20.0
+SIGMAS, LONGEST = 2.0, 20.0
 # Steps that have not ended where the matrix is this near to singular went along a valley without a lowest point.
 _VALLEY = 1e-5
 
@@ -151,6 +151,11 @@ def relative_tolerance(settings: LevenbergMarquardt, dtype: torch.dtype) -> floa
     return 4096 * torch.finfo(dtype).eps if settings.tolerance is None else settings.tolerance
 
 
+def singular_below(settings: LevenbergMarquardt, dtype: torch.dtype) -> float:
+    """Smallest magnitude of an eigenvalue that counts as one."""
+    return _SINGULAR * torch.finfo(dtype).eps if settings.singular_below is None else settings.singular_below
+
+
 def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
     return relative_tolerance(settings, cost.dtype) * (1 + (2 * cost).sqrt())
 
@@ -172,8 +177,7 @@ def judge(problem: Calibration, state: State, args: Observations, settings: Leve
     pairs = zip((model.by_params, model.by_poses), model.hessian.diagonal(), strict=True)
     parts = [(g.square() / d.abs().clamp(min=1e-300)).flatten(1).sum(-1) for g, d in pairs]
     decrement = torch.where(smallest > 0, squared, parts[0] + parts[1]).clamp(min=0).sqrt()
-    eps = torch.finfo(cost.dtype).eps
-    singular = _SINGULAR * eps if settings.singular_below is None else settings.singular_below
+    singular = singular_below(settings, cost.dtype)
     stationary = decrement <= 4 * _tolerance(settings, cost)
     flat = (smallest.abs() < singular) | (~stationary & (smallest < _VALLEY))
     flat = flat | _focal_unknown(problem, variable, args, cost, inverse)
@@ -218,6 +222,6 @@ def _focal_unknown(
         if parameter < problem.model.num_focal:
             deviation = variance * covariance[:, at, at]
             square = variable.params[:, parameter].square()
-            beyond = (square > _LONGEST**2) | (square < _LONGEST**-2)
-            unknown = unknown | (_SIGMAS**2 * deviation > square) | beyond
+            beyond = (square > LONGEST**2) | (square < LONGEST**-2)
+            unknown = unknown | (SIGMAS**2 * deviation > square) | beyond
     return unknown
