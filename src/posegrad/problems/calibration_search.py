@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posegrad import _pytree
+from posegrad.minimal.homography import Plane
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
@@ -15,6 +16,7 @@ from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
+from posegrad.problems import calibration_fused as fused
 from posegrad.problems import calibration_start as start
 from posegrad.problems import weighting
 from posegrad.problems.calibration_door import Setting, Views
@@ -62,50 +64,59 @@ class Search:
         # under vmap they may still be what all mapped calibrations share
         hints = hints._replace(params=hints.params.expand(len(hints.verdict), -1))
         known = start.Known(hints.params, hints.admitted)
+        planes = start.planes_of(args)
         quick = (
             cheap
             and not self.from_init
             and start.closed_form_suits(self.problem)
-            and bool(start.is_planar(args, hints.admitted))
+            and bool(start.are_planes(planes, hints.admitted))
         )
         if not quick:
             first = self._thorough(args, hints, known)
-            return first, self._judged(self._refined(first, args, hints), hints)
-        first = start.from_planes(self.problem.unbounded(), args, known)
-        found = self._refined(first, args, hints)
+            return first, self._judged(self._refined(first, args, hints, planes), hints)
+        first = start.from_planes(self.problem.unbounded(), args, known, planes)
+        found = self._refined(first, args, hints, planes)
         failed = (found.status != int(Status.CONVERGED)) & (hints.verdict == int(Status.CONVERGED))
         if bool(failed.any()):
             index = failed.nonzero().flatten()
-            args, known, some = (batch.take(tree, index) for tree in (args, known, hints))
+            args, known, some, planes = (batch.take(tree, index) for tree in (args, known, hints, planes))
             other = self._thorough(args, some, known)
-            again = self._refined(other, args, some)
+            again = self._refined(other, args, some, planes)
             better = _preferred(again, batch.take(found, index))
             first = batch.put(first, index, batch.where(better, other, batch.take(first, index)))
             found = batch.put(found, index, batch.where(better, again, batch.take(found, index)))
         return first, self._judged(found, hints)
 
-    def _refined(self, first: Calibrated, args: Observations, hints: Hints) -> Solution:
+    def _refined(self, first: Calibrated, args: Observations, hints: Hints, planes: Plane) -> Solution:
         """The minimum near a start. The distortion's field is looked at in the end, and at every step where that
         shows a point outside of it."""
         cheap = batch.questions_are_cheap(hints.verdict.device)
         problem = self.problem.unbounded() if cheap else self.problem
-        found = self._minimum(problem, first, args, hints)
+        if fused.serves(problem, first, args):
+            ordinary = fused.Ordinary(hints.admitted, planes.frame[..., 2, :], _ALIKE, _ODD, _ODD_FLOOR)
+            solution = fused.course(problem, first, args, self.settings, ordinary)
+            if solution is not None:
+                return solution
+        found = self._minimum(problem, first, args, hints, planes)
         if not cheap:
             return found
         outside = (found.status == int(Status.CONVERGED)) & ~self.problem.feasible(found.variable, args)
         if bool(outside.any()):
-            bounded = self._minimum(self.problem, first, args, hints)
+            bounded = self._minimum(self.problem, first, args, hints, planes)
             found = batch.where(outside, bounded, found)
         return found
 
-    def _minimum(self, problem: Calibration, first: Calibrated, args: Observations, hints: Hints) -> Solution:
+    def _minimum(
+        self, problem: Calibration, first: Calibrated, args: Observations, hints: Hints, planes: Plane
+    ) -> Solution:
         settings = self.settings
-        state = begin(problem, first, args, settings)
-        state = descend(problem, state, args, settings, settings.max_steps)
-        state = self._with_odd_views(problem, state, args, hints)
-        return judge(problem, finish(problem, state, args, settings), args, settings)
+        state = descended(problem, first, args, settings, settings.max_steps)
+        state = self._with_odd_views(problem, state, args, hints, planes)
+        return judge(problem, finished(problem, state, args, settings), args, settings)
 
-    def _with_odd_views(self, problem: Calibration, state: State, args: Observations, hints: Hints) -> State:
+    def _with_odd_views(
+        self, problem: Calibration, state: State, args: Observations, hints: Hints, planes: Plane
+    ) -> State:
         """Views that fit much worse than the others, or were left out so far, get a pose of their own under the
         camera found from the others."""
         variable = state.variable
@@ -114,7 +125,7 @@ class Search:
         taken = torch.where(variable.used > 0, square, torch.nan)
         usual = taken.nanmedian(-1, keepdim=True).values
         odd = (variable.used > 0) & (square > _ODD * usual) & (square > _ODD_FLOOR)
-        mirrored, _ = problem.view_costs(variable._replace(pose=start.mirrored(variable.pose, args)), args)
+        mirrored, _ = problem.view_costs(variable._replace(pose=start.mirrored(variable.pose, planes)), args)
         odd = odd | ((variable.used > 0) & (mirrored < _ALIKE * state.model.view_cost))
         odd = odd | ((variable.used == 0) & (hints.admitted > 0))
         if batch.questions_are_cheap(odd.device) and not bool(odd.any()):
@@ -131,9 +142,8 @@ class Search:
             ),
             used=torch.where(better, 1.0, variable.used),
         )
-        again = begin(problem, merged, args, self.settings)
-        again = again._replace(steps=state.steps, done=again.done | ~better.any(-1))
-        return descend(problem, again, args, self.settings, self.settings.max_steps)
+        settings = self.settings
+        return descended(problem, merged, args, settings, settings.max_steps, state.steps, ~better.any(-1))
 
     def _thorough(self, args: Observations, hints: Hints, known: start.Known) -> Calibrated:
         """A start from the initial camera, or from the best of several hypotheses."""
@@ -144,8 +154,7 @@ class Search:
         candidates, lost = start.from_hypotheses(free, args, known, _NUM_STARTS)
         count = lost.shape[1]
         many = batch.repeat(args, count) if count > 1 else args
-        state = begin(free, candidates, many, self.settings)
-        state = descend(free, state, many, self.settings, _TRIAL_STEPS)
+        state = descended(free, candidates, many, self.settings, _TRIAL_STEPS)
         cost = torch.where(state.model.feasible, state.model.cost, torch.inf).view_as(lost) + lost
         best = cost.argmin(-1) + count * torch.arange(cost.shape[0], device=cost.device)
         return batch.take(candidates, best) if count > 1 else candidates
@@ -161,6 +170,31 @@ class Search:
         params = torch.where(ok[:, None], variable.params, hints.params)
         used = torch.where(ok[:, None], variable.used, 0.0)
         return replace(solution, variable=Calibrated(params, pose, used), status=status)
+
+
+def descended(
+    problem: Calibration,
+    variable: Calibrated,
+    args: Observations,
+    settings: LevenbergMarquardt,
+    max_steps: int,
+    steps: Tensor | None = None,
+    done: Tensor | None = None,
+) -> State:
+    """Close to the minimum near a start; ``steps`` have been made, and what is ``done`` stays."""
+    if fused.serves(problem, variable, args):
+        return fused.descended(problem, variable, args, settings, max_steps, steps, done)
+    state = begin(problem, variable, args, settings)
+    if steps is not None and done is not None:
+        state = state._replace(steps=steps, done=state.done | done)
+    return descend(problem, state, args, settings, max_steps)
+
+
+def finished(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> State:
+    """At the minimum."""
+    if fused.serves(problem, state.variable, args):
+        return fused.finished(problem, state, args, settings)
+    return finish(problem, state, args, settings)
 
 
 def _preferred(a: Solution, b: Solution) -> Bool[Tensor, " B"]:

@@ -16,13 +16,13 @@ from posegrad.problems.calibration_problem import ArrowQuadratic, Calibrated, Ca
 
 # When Gauss-Newton ends: later than in the engine of one block, as a Newton step costs twice as much here, and the many
 # residuals of a calibration are small; the range of the damping.
-_SMALL_DECREASE, _SMALL_DECREMENT = 1e-3, 1e-6
-_MAX_DAMPING, _FIRST_NEWTON_DAMPING = 1e12, 1e-6
+SMALL_DECREASE, SMALL_DECREMENT = 1e-3, 1e-6
+MAX_DAMPING, FIRST_NEWTON_DAMPING = 1e12, 1e-6
 # Rounding of a Schur complement, relative to the corner it is left of, in machine epsilons.
 _SINGULAR = 1024
 # A focal length is not determined where it is not this many of its standard deviations from zero, or is longer than
 # this many image sides, or shorter than that part of one.
-_SIGMAS, _LONGEST = 2.0, 20.0
+SIGMAS, LONGEST = 2.0, 20.0
 # Steps that have not ended where the matrix is this near to singular went along a valley without a lowest point.
 _VALLEY = 1e-5
 
@@ -121,12 +121,12 @@ def _step(
         accepted = positive & new.feasible & (drop >= -noise) & ~state.done
         if exact:
             done = last
-            smaller = torch.where(state.damping > _FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
+            smaller = torch.where(state.damping > FIRST_NEWTON_DAMPING, state.damping / 10, 0.0)
             growth = state.growth
-            larger = (state.damping * 10).clamp(min=_FIRST_NEWTON_DAMPING)
+            larger = (state.damping * 10).clamp(min=FIRST_NEWTON_DAMPING)
         else:
-            slow = accepted & (drop < _SMALL_DECREASE * old_cost)
-            done = slow | (positive & (squared.sqrt() <= _SMALL_DECREMENT * (1 + (2 * old_cost).sqrt())))
+            slow = accepted & (drop < SMALL_DECREASE * old_cost)
+            done = slow | (positive & (squared.sqrt() <= SMALL_DECREMENT * (1 + (2 * old_cost).sqrt())))
             held = (damping[0] * by_params.square()).sum(-1) + (damping[1] * by_poses.square()).sum((-1, -2))
             gain = drop / (0.5 * (squared + held)).clamp(min=tiny)
             smaller = state.damping * (1 - (2 * gain - 1) ** 3).clamp(min=0.1, max=2.0)
@@ -134,7 +134,7 @@ def _step(
             larger = state.damping * state.growth
         next_damping = torch.where(accepted, smaller, larger)
         steps = state.steps + (~state.done).to(state.steps)
-        done = state.done | done | (next_damping > _MAX_DAMPING) | (steps >= settings.max_steps)
+        done = state.done | done | (next_damping > MAX_DAMPING) | (steps >= settings.max_steps)
         next_damping = torch.where(state.done, state.damping, next_damping)
     return State(
         variable=batch.where(accepted, trial, state.variable),
@@ -146,9 +146,18 @@ def _step(
     )
 
 
+def relative_tolerance(settings: LevenbergMarquardt, dtype: torch.dtype) -> float:
+    """Of the decrement, beside ``1 + sqrt(2 cost)``."""
+    return 4096 * torch.finfo(dtype).eps if settings.tolerance is None else settings.tolerance
+
+
+def singular_below(settings: LevenbergMarquardt, dtype: torch.dtype) -> float:
+    """Smallest magnitude of an eigenvalue that counts as one."""
+    return _SINGULAR * torch.finfo(dtype).eps if settings.singular_below is None else settings.singular_below
+
+
 def _tolerance(settings: LevenbergMarquardt, cost: Tensor) -> Tensor:
-    tolerance = 4096 * torch.finfo(cost.dtype).eps if settings.tolerance is None else settings.tolerance
-    return tolerance * (1 + (2 * cost).sqrt())
+    return relative_tolerance(settings, cost.dtype) * (1 + (2 * cost).sqrt())
 
 
 def judge(problem: Calibration, state: State, args: Observations, settings: LevenbergMarquardt) -> Solution:
@@ -168,8 +177,7 @@ def judge(problem: Calibration, state: State, args: Observations, settings: Leve
     pairs = zip((model.by_params, model.by_poses), model.hessian.diagonal(), strict=True)
     parts = [(g.square() / d.abs().clamp(min=1e-300)).flatten(1).sum(-1) for g, d in pairs]
     decrement = torch.where(smallest > 0, squared, parts[0] + parts[1]).clamp(min=0).sqrt()
-    eps = torch.finfo(cost.dtype).eps
-    singular = _SINGULAR * eps if settings.singular_below is None else settings.singular_below
+    singular = singular_below(settings, cost.dtype)
     stationary = decrement <= 4 * _tolerance(settings, cost)
     flat = (smallest.abs() < singular) | (~stationary & (smallest < _VALLEY))
     flat = flat | _focal_unknown(problem, variable, args, cost, inverse)
@@ -214,6 +222,6 @@ def _focal_unknown(
         if parameter < problem.model.num_focal:
             deviation = variance * covariance[:, at, at]
             square = variable.params[:, parameter].square()
-            beyond = (square > _LONGEST**2) | (square < _LONGEST**-2)
-            unknown = unknown | (_SIGMAS**2 * deviation > square) | beyond
+            beyond = (square > LONGEST**2) | (square < LONGEST**-2)
+            unknown = unknown | (SIGMAS**2 * deviation > square) | beyond
     return unknown

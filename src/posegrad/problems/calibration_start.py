@@ -12,7 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
-from posegrad.minimal.homography import focal_from_homographies, homography, plane_of, pose_from_homography
+from posegrad.minimal.homography import (
+    Plane,
+    focal_from_homographies,
+    homography,
+    plane_of,
+    pose_from_homography,
+)
 from posegrad.minimal.sqpnp import sqpnp
 from posegrad.optim import batch
 from posegrad.pose import Pose
@@ -48,17 +54,20 @@ def closed_form_suits(problem: Calibration) -> bool:
     return not problem.model.wide and problem.model.name not in _DISTORTIONS
 
 
-def is_planar(args: Observations, admitted: Float[Tensor, "B V"]) -> Bool[Tensor, ""]:
+def planes_of(args: Observations) -> Plane:
+    """The planes of the targets, (B, V)."""
+    plane = plane_of(args.points3d.flatten(0, 1), weighting.strength(args.weights.flatten(0, 1)))
+    return Plane(*(value.unflatten(0, args.points3d.shape[:2]) for value in plane))
+
+
+def are_planes(planes: Plane, admitted: Float[Tensor, "B V"]) -> Bool[Tensor, ""]:
     """Whether all targets of all calibrations are planes."""
-    weights = weighting.strength(args.weights.flatten(0, 1))
-    thickness = plane_of(args.points3d.flatten(0, 1), weights).thickness.view_as(admitted)
-    return ((thickness < _THIN) | (admitted == 0)).all()
+    return ((planes.thickness < _THIN) | (admitted == 0)).all()
 
 
-def mirrored(pose: Pose, args: Observations) -> Pose:
+def mirrored(pose: Pose, planes: Plane) -> Pose:
     """Poses (B, V) with the targets' planes mirrored about the lines of sight: from afar they look the same."""
-    weights = weighting.strength(args.weights.flatten(0, 1))
-    frame = plane_of(args.points3d.flatten(0, 1), weights).frame.view_as(pose.R)
+    frame = planes.frame
     sight = pose.t / pose.t.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-300)
     axes = pose.R @ frame.mT
     axes = axes - 2 * sight[..., :, None] * (sight[..., None, :] @ axes)
@@ -66,12 +75,12 @@ def mirrored(pose: Pose, args: Observations) -> Pose:
     return Pose(axes @ (frame * frame.new_tensor([1.0, 1.0, -1.0])[:, None]), pose.t)
 
 
-def from_planes(problem: Calibration, args: Observations, known: Known) -> Calibrated:
+def from_planes(problem: Calibration, args: Observations, known: Known, planes: Plane) -> Calibrated:
     """Zhang's start, for planes before a perspective camera: one for each calibration."""
     size, views = known.admitted.shape
     points2d, points3d = args.points2d.flatten(0, 1), args.points3d.flatten(0, 1)
     weights = weighting.strength(args.weights.flatten(0, 1))
-    frame = plane_of(points3d, weights).frame
+    frame = planes.frame.flatten(0, 1)
     H = homography(points2d, (points3d @ frame.mT)[..., :2], weights).view(size, views, 3, 3)
     n = problem.model.num_focal
     centre = known.params[:, n : n + 2]
