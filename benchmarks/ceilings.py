@@ -6,9 +6,10 @@ The machine: the rate of fused multiply-adds of a numba loop on registers (float
 array much larger than the caches (bytes read plus bytes written). A step: its arithmetic and the bytes that its
 operations read and write, counted by a dispatch mode, and processor time, all by point; launches, which a device would
 make. A pass of the kernels over 1000 points: the operations of its loop, counted in LLVM's code, where it is compiled
-for one point beside eight; and its time. Importing: medians of fresh processes. Compiling: of each family of cameras,
-processor time of the first call with a gradient and without a start, which needs most, in a fresh process; then in
-another, from the folder of the first.
+for one point beside eight; and its time. A call of one item with 8 points and a start: the kernel, the call without and
+with a graph, and the graph's backward by the pose. Importing: medians of fresh processes. Compiling: of each family of
+cameras, processor time of the first call with a gradient and without a start, which needs most, in a fresh process;
+then in another, from the folder of the first.
 """
 
 import argparse
@@ -26,14 +27,18 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core import config
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import posegrad as pg
 from posegrad.cameras import SkewPinhole
 from posegrad.kernels import lenses, passes
 from posegrad.optim import levenberg_marquardt as lm
 from posegrad.problems.reprojection import Correspondences, Reprojection
 from posegrad.testing import random_scene
+from speed_methods import kernel_alone
+from speed_scenes import Cell, make_inputs
 
 _CHAINS = 64  # independent accumulators, to fill the pipelines
 
@@ -142,7 +147,7 @@ def step(batch: int, points: int, *, exact: bool) -> dict[str, float]:
 def kernel_pass(family: str, which: int, count: int = 1000) -> dict[str, float]:
     """A pass of a family: operations, bytes and time of a point."""
     with tempfile.TemporaryDirectory() as folder:
-        numba.config.CACHE_DIR = folder  # one that is loaded from the disk cannot be inspected
+        config.CACHE_DIR = folder  # pyright: ignore[reportAttributeAccessIssue] # one that is loaded from the disk cannot be inspected
         compiled = passes.compile_pass(getattr(lenses, family), which)
         code = compiled.inspect_llvm()
     flops = len(re.findall(r"= f(?:add|sub|mul|div|neg)\b[\w ]* double ", code))
@@ -167,6 +172,24 @@ def kernel_pass(family: str, which: int, count: int = 1000) -> dict[str, float]:
     }
 
 
+def call() -> dict[str, float]:
+    """Microseconds of the parts of a call for one item."""
+    cell = Cell(1, 8, backward=False)
+    inputs = make_inputs(cell)
+    kernel, _ = kernel_alone().prepare(inputs, cell)
+    x, z = (value.clone().requires_grad_() for value in (inputs.points2d, inputs.points3d))
+    pose = pg.solve_pnp(x, z, inputs.K, init=inputs.near).pose
+    by = (inputs.weight_R[None], inputs.weight_t[None])
+    parts = {
+        "kernel": kernel,
+        "call": lambda: pg.solve_pnp(inputs.points2d, inputs.points3d, inputs.K, init=inputs.near),
+        "call with a graph": lambda: pg.solve_pnp(x, z, inputs.K, init=inputs.near),
+        "backward": lambda: torch.autograd.grad((pose.R, pose.t), (x, z), by, retain_graph=True),
+    }
+    many = 200
+    return {name: 1e6 * best(lambda f=f: [f() for _ in range(many)], 15) / many for name, f in parts.items()}
+
+
 def import_seconds(statement: str) -> float:
     """Processor time of a fresh interpreter that runs a statement, less that of an empty one."""
 
@@ -183,6 +206,7 @@ import time, torch, posegrad as pg
 from posegrad.testing import random_scene
 scene = random_scene(1, 8)
 x, K = scene.points2d.requires_grad_(), scene.K
+K[0, 1] = 0
 camera = {camera}
 begin = time.process_time()
 pg.solve_pnp(x, scene.points3d, camera, backend="kernels").pose.t.sum().backward()
@@ -224,6 +248,7 @@ def main() -> None:
     for family, (name, which) in itertools.product(_CAMERAS, names.items()):
         listed = ", ".join(f"{key} {value:.3g}" for key, value in kernel_pass(family, which).items())
         print(f"kernel, {family}, {name}: {listed}", flush=True)
+    print("one call, us: " + ", ".join(f"{name} {value:.3g}" for name, value in call().items()), flush=True)
     for statement in ("import torch", "import torch, posegrad", "import numba"):
         print(f"{statement}: {import_seconds(statement):.2f} s")
     for family in _CAMERAS:

@@ -14,7 +14,7 @@ import argparse
 import statistics
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from posegrad.nn import KeypointPoseNet, heatmap_loss
 from posegrad.testing import random_scene
 from posegrad.train.config import TrainConfig
 from posegrad.train.loop import build_network, convolution_precision, make_optimizer
-from posegrad.train.objective import Objective
+from posegrad.train.objective import Objective, pnp_layer
 from speed_timing import CLOCKS, Run
 
 
@@ -70,12 +70,15 @@ class Timed(nn.Module):
         self.seconds[1] = self.clock() - self._begin
 
 
-def pnp_share(backend: str, clock: Run, steps: int) -> tuple[float, float, float]:
+def pnp_share(
+    backend: Literal["auto", "torch", "kernels"], clock: Run, steps: int
+) -> tuple[float, float, float]:
     """Median seconds of a whole step, and of the PnP layer forward and backward."""
     config = TrainConfig()
     net = build_network(config).train()
-    layer = net.pnp = Timed(net.pnp, clock)
-    layer.pnp.backend = backend
+    solver = pnp_layer(config.loss)
+    solver.backend = backend
+    layer = net.pnp = Timed(solver, clock)
     optimizer = make_optimizer(net, config.optimizer)
     batch, size = config.optimizer.batch_size, config.data.image_size
     scene = random_scene(batch, config.data.keypoints)
@@ -119,7 +122,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--pnp", action="store_true", help="the share of the PnP layer in a step of the demo")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of --pnp")
-    parser.add_argument("--backend", default="auto", help="of --pnp")
+    parser.add_argument("--backend", choices=["auto", "torch", "kernels"], default="auto", help="of --pnp")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.pnp:
