@@ -5,13 +5,21 @@
 The machine: the rate of fused multiply-adds of a numba loop on registers (float64, one thread), and of copying an
 array much larger than the caches (bytes read plus bytes written). A step: its arithmetic and the bytes that its
 operations read and write, counted by a dispatch mode, and processor time, all by point; launches, which a device would
-make. Importing: medians of fresh processes.
+make. A pass of the kernels over 1000 points: the operations of its loop, counted in LLVM's code, where it is compiled
+for one point beside eight; and its time. A call of one item with 8 points and a start: the kernel, the call without and
+with a graph, and the graph's backward by the pose. Importing: medians of fresh processes. Compiling: of each family of
+cameras, processor time of the first call with a gradient and without a start, which needs most, in a fresh process;
+then in another, from the folder of the first.
 """
 
 import argparse
+import itertools
+import os
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +27,18 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core import config
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import posegrad as pg
 from posegrad.cameras import SkewPinhole
+from posegrad.kernels import lenses, passes
 from posegrad.optim import levenberg_marquardt as lm
 from posegrad.problems.reprojection import Correspondences, Reprojection
 from posegrad.testing import random_scene
+from speed_methods import kernel_alone
+from speed_scenes import Cell, make_inputs
 
 _CHAINS = 64  # independent accumulators, to fill the pipelines
 
@@ -131,6 +144,52 @@ def step(batch: int, points: int, *, exact: bool) -> dict[str, float]:
     }
 
 
+def kernel_pass(family: str, which: int, count: int = 1000) -> dict[str, float]:
+    """A pass of a family: operations, bytes and time of a point."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.CACHE_DIR = folder  # pyright: ignore[reportAttributeAccessIssue] # one that is loaded from the disk cannot be inspected
+        compiled = passes.compile_pass(getattr(lenses, family), which)
+        code = compiled.inspect_llvm()
+    flops = len(re.findall(r"= f(?:add|sub|mul|div|neg)\b[\w ]* double ", code))
+    pitch = -(-count // passes.LANES) * passes.LANES
+    scene = random_scene(1, pitch, noise=1.0)
+    rows = np.ones((passes.NUM_ROWS + passes.NUM_PULLED + 1, pitch))
+    rows[:2], rows[2:5] = scene.points2d[0].T / 600, scene.points3d[0].T
+    camera = np.array([1.0, 1, 320 / 600, 0.4, 0, 0, 0, 0, np.inf])
+    pose = np.concatenate([scene.pose.R[0].numpy().ravel(), scene.pose.t[0].numpy()])
+    along, out = np.full(6, 1e-3), np.empty((passes.NUM_PULLED + 1, pitch))
+    at = [array.ctypes.data for array in (camera, pose, along, out)]
+    arguments = (rows.ctypes.data, pitch, pitch, *at)
+    call = compiled.ctypes
+    seconds = best(lambda: [call(*arguments) for _ in range(100)], 30) / 100
+    size = 8 * (6 + (6 if which == passes.PLAIN_PULL else 0))
+    return {
+        "flops a point": flops,
+        "bytes a point": size,
+        "ns a point": 1e9 * seconds / pitch,
+        "GFLOP/s": 1e-9 * flops * pitch / seconds,
+        "GB/s": 1e-9 * size * pitch / seconds,
+    }
+
+
+def call() -> dict[str, float]:
+    """Microseconds of the parts of a call for one item."""
+    cell = Cell(1, 8, backward=False)
+    inputs = make_inputs(cell)
+    kernel, _ = kernel_alone().prepare(inputs, cell)
+    x, z = (value.clone().requires_grad_() for value in (inputs.points2d, inputs.points3d))
+    pose = pg.solve_pnp(x, z, inputs.K, init=inputs.near).pose
+    by = (inputs.weight_R[None], inputs.weight_t[None])
+    parts = {
+        "kernel": kernel,
+        "call": lambda: pg.solve_pnp(inputs.points2d, inputs.points3d, inputs.K, init=inputs.near),
+        "call with a graph": lambda: pg.solve_pnp(x, z, inputs.K, init=inputs.near),
+        "backward": lambda: torch.autograd.grad((pose.R, pose.t), (x, z), by, retain_graph=True),
+    }
+    many = 200
+    return {name: 1e6 * best(lambda f=f: [f() for _ in range(many)], 15) / many for name, f in parts.items()}
+
+
 def import_seconds(statement: str) -> float:
     """Processor time of a fresh interpreter that runs a statement, less that of an empty one."""
 
@@ -140,6 +199,36 @@ def import_seconds(statement: str) -> float:
         return float(done.stdout)
 
     return statistics.median(once(statement) for _ in range(5)) - once("pass")
+
+
+_FIRST_CALL = """
+import time, torch, posegrad as pg
+from posegrad.testing import random_scene
+scene = random_scene(1, 8)
+x, K = scene.points2d.requires_grad_(), scene.K
+K[0, 1] = 0
+camera = {camera}
+begin = time.process_time()
+pg.solve_pnp(x, scene.points3d, camera, backend="kernels").pose.t.sum().backward()
+print(time.process_time() - begin)
+"""
+_CAMERAS = {
+    "PINHOLE": "K",
+    "BROWN": "pg.cameras.from_opencv(K, torch.zeros(4).double())",
+    "EQUIDISTANT": "pg.cameras.from_opencv_fisheye(K, torch.zeros(4).double())",
+}
+
+
+def first_call_seconds(family: str) -> tuple[float, float]:
+    """Processor time of the first call of a process: compiling all that it needs, and loading it from the disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", _FIRST_CALL.format(camera=_CAMERAS[family])]
+        environment = os.environ | {"NUMBA_CACHE_DIR": folder}
+        times = [
+            float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+            for _ in range(2)
+        ]
+    return times[0], times[1]
 
 
 def main() -> None:
@@ -155,8 +244,16 @@ def main() -> None:
         numbers = step(options.batch, options.points, exact=exact)
         listed = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
         print(f"{'Newton' if exact else 'Gauss-Newton'} step, {options.batch} x {options.points}: {listed}")
+    names = {"Gauss-Newton": passes.PLAIN_GN, "Newton": passes.PLAIN_EXACT, "gradient": passes.PLAIN_PULL}
+    for family, (name, which) in itertools.product(_CAMERAS, names.items()):
+        listed = ", ".join(f"{key} {value:.3g}" for key, value in kernel_pass(family, which).items())
+        print(f"kernel, {family}, {name}: {listed}", flush=True)
+    print("one call, us: " + ", ".join(f"{name} {value:.3g}" for name, value in call().items()), flush=True)
     for statement in ("import torch", "import torch, posegrad", "import numba"):
         print(f"{statement}: {import_seconds(statement):.2f} s")
+    for family in _CAMERAS:
+        compiled, loaded = first_call_seconds(family)
+        print(f"first call, {family}: {compiled:.2f} s, from the disk {loaded:.2f} s", flush=True)
 
 
 if __name__ == "__main__":

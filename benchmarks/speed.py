@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore")  # the peers' own, of their dependencies
     options = parse(arguments)
     peers, missing = layers()
-    methods = [*posegrad_methods(), *kernel_alone(), *solvers(), *peers]
+    methods = [*posegrad_methods(), kernel_alone(), *solvers(), *peers]
     wanted = [speed_gate.REFERENCE, "posegrad"] if options.gate else options.only
     methods = [method for method in methods if any(name in method.name for name in wanted)]
     bench = Bench(methods, options.budget, options.limit, options.threads or (None,), options.clock)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import posegrad as pg
+from posegrad.problems.fused_layout import Job, Request, buffers
 from speed_scenes import Answer, Cell, Inputs
 from speed_timing import Run
 
@@ -95,22 +96,29 @@ def _has(backend: str) -> bool:
     return True
 
 
-def kernel_alone() -> list[Method]:
-    """The compiled solve without the public call: what ``posegrad.kernels`` offers under that name, if anything.
-
-    The hook is ``posegrad.kernels.benchmark.bare(points2d, points3d, K, R, t)``: it returns a function without
-    arguments that solves the batch on one thread, and one that gives (R, t) after it.
-    """
-    try:
-        from posegrad.kernels.benchmark import bare  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return []
+def kernel_alone() -> Method:
+    """The compiled solve without the public call: its arguments are laid out and its results allocated once."""
 
     def prepare(inputs: Inputs, cell: Cell) -> tuple[Run, Read]:
-        run, read = bare(inputs.points2d, inputs.points3d, inputs.K, inputs.near.R, inputs.near.t)
-        return run, lambda _: Answer(*read())
+        call = Request(
+            *(inputs.points2d, inputs.points3d, inputs.K, None, None, None, inputs.near),
+            *(pg.LevenbergMarquardt(), pg.Implicit()),
+        )
+        job = Job(call, _no_long_way)
+        results = job.forward()
+        block = buffers.tensor.clone()  # the next call of this thread writes another there
+        address, kernel = block.data_ptr(), job.kernels.forward
 
-    return [Method("kernel alone", prepare, inits=(True,), backward=(False,))]
+        def run(_: Any = (block, results, job)) -> None:  # kept alive: the kernel knows their addresses
+            kernel(address, 0, cell.batch, 0)
+
+        return run, lambda _: Answer(results[0], results[1])
+
+    return Method("kernel alone", prepare, inits=(True,), backward=(False,))
+
+
+def _no_long_way(request: Request, init: pg.Pose | None) -> Any:
+    raise AssertionError("calls with a start are solved by the kernel alone")
 
 
 def solvers() -> list[Method]:
