@@ -55,7 +55,9 @@ _OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=Fal
 SIZE = sum(_FIELDS.values())
 
 COUNT, PASSES, PIXELS, POINTS = (_OFFSETS[name] for name in ("COUNT", "PASSES", "PIXELS", "POINTS"))
-CONDITION, EVALUATE, JUDGE, SEARCH, START, START_BY_ANGLE, P3P = range(_OFFSETS["PARTS"], _OFFSETS["PARTS"] + 7)
+CONDITION, EVALUATE, JUDGE, SEARCH, START, START_BY_ANGLE, P3P = range(
+    _OFFSETS["PARTS"], _OFFSETS["PARTS"] + 7
+)
 WEIGHTS, MASK, CAMERA, NUM_PIXEL = (_OFFSETS[name] for name in ("WEIGHTS", "MASK", "CAMERA", "NUM_PIXEL"))
 WIDE, LIMIT, INIT_R, INIT_T = (_OFFSETS[name] for name in ("WIDE", "LIMIT", "INIT_R", "INIT_T"))
 LOSS, SCALE, ALPHA = (_OFFSETS[name] for name in ("LOSS", "SCALE", "ALPHA"))

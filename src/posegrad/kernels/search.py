@@ -50,7 +50,7 @@ from posegrad.kernels.start import push_forward, start
 #: what the status of an item says that is left to others
 PENDING = -1
 # As in posegrad.problems.search, starts and annealing.
-_NEARLY_AS_GOOD, _NOISY, _OUTLIER_WEIGHT = 1.1, 0.125, 0.1
+_NEARLY_AS_GOOD, _NOT_MUCH_WORSE, _NOISY, _OUTLIER_WEIGHT = 1.1, 2.0, 0.125, 0.1
 
 
 @helper
@@ -59,6 +59,7 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
     b, candidates = integers(block_at), work + 8 * CANDIDATES
     wide = b[block.WIDE] != 0
     first = found = kept = 0
+    factor = _NEARLY_AS_GOOD
     # the usual starts; then, for items that need them, others
     for more in range(2):
         if more == 0:
@@ -85,11 +86,11 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
         refine(block_at, rows_at, pitch, count, work, general, found, MORE)
         if used > 3 and not noisy(rows_at, pitch, count, used, work, general, found):
             break
-        first = found
+        first, factor = found, _NOT_MUCH_WORSE
     best = best_of(rows_at, pitch, candidates, found)
     if found == 0 or not doubles(candidates + 8 * NUM_CANDIDATE * best)[OWN_COST] < math.inf:
         return PENDING, 0, 0.0
-    want_rivals(candidates, found, best)
+    want_rivals(candidates, found, best, factor)
     least, status, steps, decrement = math.inf, 0, 0, 0.0
     for others in range(2):
         for k in range(found):
@@ -100,7 +101,9 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
                 its, its_steps, its_decrement = finish_candidate(
                     block_at, rows_at, pitch, count, work, general, k
                 )
-                key = rank(rows_at, pitch, candidates + 8 * NUM_CANDIDATE * k) if its == CONVERGED else math.inf
+                key = (
+                    rank(rows_at, pitch, candidates + 8 * NUM_CANDIDATE * k) if its == CONVERGED else math.inf
+                )
                 if key < least or (k == best and least == math.inf):
                     kept, least, status, steps, decrement = k, key, its, its_steps, its_decrement
         # the lowest cost can be on the way to a point in the camera's centre, where there is no minimum
@@ -125,15 +128,16 @@ def further_starts(block_at, rows_at, pitch, count, used, work, general, found):
 
 
 @helper
-def want_rivals(candidates, found, best):
-    """The best is to be refined to the end, and so is what is nearly as good and elsewhere: it may be better then."""
+def want_rivals(candidates, found, best, factor):
+    """The best is to be refined to the end, and so is what is elsewhere and within a factor of its cost: it may be
+    better then."""
     first = candidates + 8 * NUM_CANDIDATE * best
     lowest = doubles(first)[OWN_COST]
     doubles(first)[STATE] = WANTED
     for k in range(found):
         other = candidates + 8 * NUM_CANDIDATE * k
         c = doubles(other)
-        if c[OWN_COST] <= _NEARLY_AS_GOOD * lowest and lowest > EXACT and not alike(first, other):
+        if c[OWN_COST] <= factor * lowest and lowest > EXACT and not alike(first, other):
             c[STATE] = WANTED
 
 
