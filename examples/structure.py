@@ -1,8 +1,8 @@
 """Structure and poses from several views, by gradient descent through PnP (the paper's second experiment, no network).
 
 Every step solves the pose of each view for the structure so far, and follows the gradient of the reprojection error for
-the structure. It comes out up to a similarity, or not at all: with seeds 1, 4 and 6 the descent ends in a local minimum,
-with an RMS of 12 to 19 px, with 2, 3 and 5 at the truth. `posegrad demo sfm` does it with a network, and draws it.
+the structure. It comes out up to a similarity, or not at all: with seeds 2, 3 and 5 the descent ends at the truth, with
+1, 4 and 6 in a local minimum with an RMS of 12 to 19 px. `posegrad demo sfm` does it with a network, and draws it.
 """
 
 import torch

@@ -31,7 +31,8 @@ class FocalSolution(CalibrationSolution):
     >>> import posegrad as pg
     >>> from posegrad.testing import random_scene
     >>> scene = random_scene(2, 12, focal=600.0)
-    >>> points2d = pg.project_points(scene.points3d, torch.tensor([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]]).double(), scene.pose)
+    >>> K = torch.tensor([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]]).double()
+    >>> points2d = pg.project_points(scene.points3d, K, scene.pose)
     >>> solution = estimate_focal(points2d, scene.points3d, principal_point=(320, 240))
     >>> solution.pose.t.shape, solution.residuals.shape, bool((solution.focal_std < 0.01).all())
     (torch.Size([2, 3]), torch.Size([2, 1, 12, 2]), True)
