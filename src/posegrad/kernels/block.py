@@ -10,7 +10,8 @@ from itertools import accumulate
 _FIELDS = {
     "COUNT": 1,  # points of an item
     "PASSES": 8,  # addresses of the camera family's passes
-    # addresses of conditioning.condition, losses.evaluate, solver.judge, search.search, start.start, that by angle, p3p.p3p
+    # addresses of conditioning.condition, losses.evaluate, solver.judge, search.search, start.start, the same by angle,
+    # p3p.p3p
     "PARTS": 7,
     "PIXELS": 5,  # address, strides by item, point, coordinate; single
     "POINTS": 5,  # likewise
@@ -55,7 +56,9 @@ _OFFSETS = dict(zip(_FIELDS, accumulate(_FIELDS.values(), initial=0), strict=Fal
 SIZE = sum(_FIELDS.values())
 
 COUNT, PASSES, PIXELS, POINTS = (_OFFSETS[name] for name in ("COUNT", "PASSES", "PIXELS", "POINTS"))
-CONDITION, EVALUATE, JUDGE, SEARCH, START, START_BY_ANGLE, P3P = range(_OFFSETS["PARTS"], _OFFSETS["PARTS"] + 7)
+CONDITION, EVALUATE, JUDGE, SEARCH, START, START_BY_ANGLE, P3P = range(
+    _OFFSETS["PARTS"], _OFFSETS["PARTS"] + 7
+)
 WEIGHTS, MASK, CAMERA, NUM_PIXEL = (_OFFSETS[name] for name in ("WEIGHTS", "MASK", "CAMERA", "NUM_PIXEL"))
 WIDE, LIMIT, INIT_R, INIT_T = (_OFFSETS[name] for name in ("WIDE", "LIMIT", "INIT_R", "INIT_T"))
 LOSS, SCALE, ALPHA = (_OFFSETS[name] for name in ("LOSS", "SCALE", "ALPHA"))

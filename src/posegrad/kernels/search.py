@@ -100,7 +100,9 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
                 its, its_steps, its_decrement = finish_candidate(
                     block_at, rows_at, pitch, count, work, general, k
                 )
-                key = rank(rows_at, pitch, candidates + 8 * NUM_CANDIDATE * k) if its == CONVERGED else math.inf
+                key = (
+                    rank(rows_at, pitch, candidates + 8 * NUM_CANDIDATE * k) if its == CONVERGED else math.inf
+                )
                 if key < least or (k == best and least == math.inf):
                     kept, least, status, steps, decrement = k, key, its, its_steps, its_decrement
         # the lowest cost can be on the way to a point in the camera's centre, where there is no minimum
