@@ -44,7 +44,7 @@ bench: .venv/.dev
 
 # Whether this package has become slower than the committed ratios to another solver allow
 gate: .venv/.dev
-	$(BIN)/python benchmarks/speed.py --gate
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py --gate --clock cpu
 
 # How often the best known minimum is reached, beside other solvers; resumable, tables in runs/accuracy
 accuracy: .venv/.dev

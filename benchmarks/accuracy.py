@@ -1,6 +1,6 @@
 """How often solve_pnp, without an initial pose, reaches the best known minimum; beside other solvers.
 
-    python benchmarks/accuracy.py [--problems 200] [--only needle 'wide/4/*' ...] [--misses]
+    python benchmarks/accuracy.py [--problems 200] [--first 0] [--only needle 'wide/4/*' ...] [--misses]
 
 Cells shape/points/noise: see ``pnp_cells.py``. A problem is a hit when cost <= best known (1 + 1e-6) + 1e-9 px^2, with
 every point in front of the camera and, for us, the solution marked ok. Best known: the least over us, every rival and
@@ -65,7 +65,9 @@ def append(path: Path, record: Record) -> None:
         file.write("\n" + json.dumps(record))  # on a line of its own also after one that was cut off
 
 
-def best_record(cell: Cell, problems: Problems, old: Record | None, starts: int, path: Path) -> Record:
+def best_record(
+    cell: Cell, problems: Problems, first: int, old: Record | None, starts: int, path: Path
+) -> Record:
     """What rivals and random starts reach, continued from an older record of the same problems."""
     known = digests(problems)
     record: Record = {"cell": str(cell), "starts": starts, "problems": [], "costs": {}}
@@ -73,7 +75,8 @@ def best_record(cell: Cell, problems: Problems, old: Record | None, starts: int,
         record = old
     while (count := len(record["problems"])) < len(problems):
         indices = range(count, min(count + _BLOCK, len(problems)))
-        new = rival_costs(cell, problems[indices.start : indices.stop], indices, starts)
+        drawn = range(first + indices.start, first + indices.stop)
+        new = rival_costs(cell, problems[indices.start : indices.stop], drawn, starts)
         costs = {name: record["costs"].get(name, []) + values for name, values in new.items()}
         record = record | {"problems": known[: indices.stop], "costs": costs}
         append(path, record)
@@ -187,6 +190,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--problems", type=int, default=200, help="per cell")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first problem: others, for a check"
+    )
     parser.add_argument("--starts", type=int, default=50, help="random starts per problem")
     parser.add_argument("--only", nargs="+", default=["*"], help="shapes, or patterns of shape/points/noise")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
@@ -206,8 +212,8 @@ def main() -> None:
         parser.error(f"--only {' '.join(options.only)}: no such cell; shapes are {', '.join(SHAPES)}")
     results = []
     for cell in tqdm(cells, unit="cell"):
-        problems = make_problems(cell, range(options.problems))
-        known = best_record(cell, problems, best.get(str(cell)), options.starts, best_path)
+        problems = make_problems(cell, range(options.first, options.first + options.problems))
+        known = best_record(cell, problems, options.first, best.get(str(cell)), options.starts, best_path)
         own = our_record(cell, problems, ours.get(str(cell)), our_path)
         results.append(Result(cell, own, known))
     text = f"{table(results)}\n\n{summary(results)}\n"

@@ -3,6 +3,7 @@
 A ratio does not depend on how fast a machine is; it does, somewhat, on which machine: hence the tolerance.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,17 +18,21 @@ _KEYS = ("task", "dtype", "batch", "points", "method", "threads")
 
 
 def ratios(records: Iterable[Record]) -> dict[tuple[Any, ...], float]:
-    """Median time of this package's methods over the reference's for as many items and points, started nearby."""
-    records = list(records)
-    reference = {
-        (r["dtype"], r["batch"], r["points"]): r["median_us"] for r in records if r["method"] == REFERENCE
-    }
-    found = {}
+    """Least time of this package's methods over the reference's for as many items and points, started nearby.
+
+    A cell may have been measured several times. The minimum is what other programs disturb least.
+    """
+    reference: dict[tuple[Any, ...], float] = {}
+    own: dict[tuple[Any, ...], float] = {}
     for record in records:
-        size = (record["dtype"], record["batch"], record["points"])
-        if record["own"] and size in reference:
-            found[tuple(record[key] for key in _KEYS)] = record["median_us"] / reference[size]
-    return found
+        if record["min_us"] is None:
+            continue
+        key = tuple(record[name] for name in _KEYS)
+        if record["method"] == REFERENCE:
+            reference[key[1:4]] = min(record["min_us"], reference.get(key[1:4], math.inf))
+        elif record["own"]:
+            own[key] = min(record["min_us"], own.get(key, math.inf))
+    return {key: least / reference[key[1:4]] for key, least in own.items() if key[1:4] in reference}
 
 
 def as_baseline(records: Iterable[Record]) -> dict[str, Any]:

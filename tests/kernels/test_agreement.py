@@ -258,7 +258,7 @@ def test_random_calls_with_bad_items(seed: int) -> None:
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize(("count", "noise"), [(3, 0.5), (4, 5.0), (6, 0.0), (12, 2.0), (40, 20.0)])
 def test_without_a_start(count: int, noise: float, planar: bool) -> None:
-    """The same minimum, or one as good; very noisy items and those of three points take the long way inside."""
+    """The same minimum, or one as good; more starts for very noisy items and those of three points."""
     scene = random_scene(20, count, noise=noise, planar=planar, seed=count)
     points2d = scene.points2d.clone()
     points2d[3, 0, 0] = torch.nan

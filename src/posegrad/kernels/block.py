@@ -10,7 +10,8 @@ from itertools import accumulate
 _FIELDS = {
     "COUNT": 1,  # points of an item
     "PASSES": 8,  # addresses of the camera family's passes
-    # addresses of conditioning.condition, losses.evaluate, solver.judge, search.search, start.start, that by angle, p3p.p3p
+    # addresses of conditioning.condition, losses.evaluate, solver.judge, search.search, start.start, the same by angle,
+    # p3p.p3p
     "PARTS": 7,
     "PIXELS": 5,  # address, strides by item, point, coordinate; single
     "POINTS": 5,  # likewise

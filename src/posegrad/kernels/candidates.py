@@ -22,8 +22,8 @@ EXACT, _SAME = 1e-20, 0.02
 _FIRST_PUSH, _NUM_PUSHES = 0.005, 9
 #: places in a candidate: pose, sums, cost, damping, growth, steps, what became of it, whether its sums are exact
 _SUMS, OWN_COST, _DAMPING, _GROWTH, _STEPS, STATE, _SUMS_EXACT = 12, 40, 41, 42, 43, 44, 45
-#: what became of it: on its way; at the end of the Gauss-Newton phase, or of no use; given up; to be refined to the end,
-#: and so refined
+#: what became of it: on its way; at the end of the Gauss-Newton phase, or infeasible; given up; to be refined to the
+#: end, and so refined
 _LIVE, _DONE, _GIVEN_UP, WANTED, FINISHED = 0.0, 1.0, 2.0, 3.0, 4.0
 #: rounds of refinement: some steps, more of them, and as many of all
 FEW, MORE, ALL = 0, 1, 2

@@ -1,5 +1,5 @@
-"""Damped Newton steps of a quadratic form of the nine entries of a rotation, or of its quotient by the square of a linear
-one, from the 24 rotations of the cube.
+"""Damped Newton steps of a quadratic form of the nine entries of a rotation, from the 24 rotations of the cube; or of its
+quotient by the square of a linear form.
 
 All at once, a lane each: the loop over them is the inner one, of straight code.
 """
@@ -12,8 +12,8 @@ import numpy as np
 from posegrad.kernels.jit import doubles, inlined
 
 NUM_STARTS, _STEPS = 24, 12
-#: places among the numbers a start needs: sums (64), form, translation as a form of R, rotations, cost, damping, trials,
-#: the linear form
+#: places among the numbers a start needs: sums (64), form, translation as a form of R, rotations, cost, damping,
+#: trials, the linear form
 OMEGA, SHIFT, ROTATIONS, COSTS, DAMPINGS, TRIALS, UNDER, NUM_NUMBERS = 64, 145, 172, 388, 412, 436, 652, 661
 
 

@@ -191,7 +191,7 @@ start = jit.calling(SIGNATURE)
 
 
 def compile_start(by_angle: bool) -> Any:
-    """Candidates of an item in rows; how many there are."""
+    """Candidates of an item in rows, its rays and their weights; how many candidates there are."""
     source, most = jit.stamp(), NUM_OTHER_MINIMA if by_angle else NUM_MINIMA
 
     @jit.by_address(SIGNATURE)
