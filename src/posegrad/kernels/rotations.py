@@ -1,5 +1,6 @@
-"""Damped Newton steps of a quadratic form of the nine entries of a rotation, from the 24 rotations of the cube; or of its
-quotient by the square of a linear form.
+"""Damped Newton steps of a quadratic form of the nine entries of a rotation, from the 24 rotations of the cube.
+
+Or of its quotient by the square of a linear form.
 
 All at once, a lane each: the loop over them is the inner one, of straight code.
 """
