@@ -1,16 +1,16 @@
 """Time and RMS of calibrate_camera beside cv2.calibrateCamera, on the same 13 views in the same run.
 
-    python benchmarks/calibration.py [--batch 32] [--repeats 30]
+    OMP_NUM_THREADS=1 python benchmarks/calibration.py [--batch 32] [--repeats 30] [--clock cpu]
 
 The views are OpenCV's left chessboard corners where POSEGRAD_DATA has them, else synthetic ones of the same size. Times
-are medians and minima in milliseconds; both run from the corners alone. The last row is many calibrations at once.
+are medians and minima in milliseconds; both run from the corners alone, OpenCV with as many threads as PyTorch. The
+last row is many calibrations at once. ``--clock cpu`` measures processor time, for a machine shared with others.
 """
 
 import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import posegrad as pg
+from speed_timing import CLOCKS, call_time
 
 _SIZE = (640, 480)
 _MODELS = {
@@ -47,16 +48,14 @@ def corners() -> tuple[Tensor, Tensor, str]:
     return points2d + noise, board, "synthetic views"
 
 
-def times_ms(functions: list[Callable[[], object]], repeats: int) -> list[tuple[float, float]]:
+def times_ms(functions: list[Callable[[], object]], repeats: int, clock: str) -> list[tuple[float, float]]:
     """Median and minimum of each, called in turns."""
     spent: list[list[float]] = [[] for _ in functions]
     for function in functions:
         function()
     for _ in range(repeats):
         for function, times in zip(functions, spent, strict=True):
-            start = time.perf_counter()
-            function()
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * call_time(function, CLOCKS[clock]))
     return [(statistics.median(times), min(times)) for times in spent]
 
 
@@ -66,10 +65,15 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=32, help="calibrations of the last row")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     options = parser.parse_args()
+    cv2.setNumThreads(torch.get_num_threads())
     points2d, board, origin = corners()
     image, target = list(points2d.numpy().astype(np.float32)), [board.numpy().astype(np.float32)] * 13
-    print(f"{origin}; torch {torch.__version__}, {torch.get_num_threads()} threads, OpenCV {cv2.__version__}")
+    print(
+        f"{origin}; torch {torch.__version__}, {torch.get_num_threads()} threads, OpenCV {cv2.__version__}, "
+        f"{options.clock} time"
+    )
     heads = [
         "distortion", "posegrad ms", "min", "with gradient", "min", "cv2 ms", "min", "RMS posegrad", "RMS cv2",
     ]  # fmt: skip
@@ -88,7 +92,7 @@ def main() -> None:
         def theirs(flags: int = flags) -> float:
             return cv2.calibrateCamera(target, image, _SIZE, None, None, flags=flags)[0]  # type: ignore[call-overload]
 
-        spent = times_ms([ours, backward, theirs], options.repeats)
+        spent = times_ms([ours, backward, theirs], options.repeats, options.clock)
         cells = [label, *(f"{value:.2f}" for pair in spent for value in pair)]
         print("| " + " | ".join([*cells, f"{ours().rms.item():.6f}", f"{theirs():.6f}"]) + " |", flush=True)
     generator = torch.Generator().manual_seed(0)
@@ -101,7 +105,7 @@ def main() -> None:
         for views in many.numpy().astype(np.float32):
             cv2.calibrateCamera(target, list(views), _SIZE, None, None, flags=cv2.CALIB_FIX_K3)  # type: ignore[call-overload]
 
-    spent = times_ms([batch, loop], max(3, options.repeats // 5))
+    spent = times_ms([batch, loop], max(3, options.repeats // 5), options.clock)
     (ours_ms, ours_min), (cv2_ms, cv2_min) = spent
     print(
         f"{options.batch} calibrations at once (k1 k2 p1 p2): posegrad {ours_ms:.1f} ms (min {ours_min:.1f}), "

@@ -31,7 +31,7 @@ def factor(matrix_at, size):
 
 @helper
 def inverse_diagonal(factor_at, size, scale, answer):
-    """The diagonal of the inverse of a factored matrix, in the first half of ``answer``; and the sum of it times ``scale``."""
+    """The inverse's diagonal of a factored matrix, in the first half of ``answer``; and its sum times ``scale``."""
     L, total = doubles(factor_at), 0.0
     for j in range(size):
         square = 0.0

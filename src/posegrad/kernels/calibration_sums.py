@@ -220,7 +220,7 @@ def compile_add() -> Any:
         cross_at,
         own_at,
     ):
-        """The last five: addresses of the gradient by the free parameters and the pose; of corner, cross and own block."""
+        """The last five: addresses of the gradient by free parameters and pose; of corner, cross and own block."""
         _ = source
         if exact != 0:
             add_pairs(rows_at, count, camera_at, columns_at, sums_at, corner_at, num_free)

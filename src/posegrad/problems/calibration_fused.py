@@ -28,7 +28,7 @@ from posegrad.robust import Squared
 
 _NAMES = ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "", "k4", "k5", "k6", "p1", "p2")
 _FISHEYE_NAMES = ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4", "", "", "", "", "")
-_MODELS: tuple[type[Camera], ...] = (
+MODELS: tuple[type[Camera], ...] = (
     cameras.SimplePinhole,
     cameras.Pinhole,
     cameras.SimpleRadial,
@@ -80,10 +80,11 @@ def serves(problem: Calibration, variable: Calibrated, args: Observations) -> bo
     """Whether the kernel can minimise these."""
     tensors = (args.points2d, args.points3d, args.weights, variable.params, variable.pose.R, variable.pose.t)
     return (
-        problem.model in _MODELS
+        problem.model in MODELS
         and not problem.bounded
         and isinstance(args.loss, Squared)
         and args.weights.ndim == 3
+        and args.points2d.numel() > 0
         and torch._C._len_torch_dispatch_stack() == 0
         and all(
             type(x) is Tensor
