@@ -41,7 +41,9 @@ def solve(request: Request, long_way: LongWay) -> Answer:
         job = Job(request, long_way)
     except Unusual:
         simple, shape = _simplified(request)
-        answer = _run(Job(simple, long_way, (request.points2d.dtype, request.points3d.dtype)))
+        weights = request.weights
+        dtypes = (request.points2d.dtype, request.points3d.dtype, None if weights is None else weights.dtype)
+        answer = _run(Job(simple, long_way, dtypes))
         trailing = len(answer.status.shape)
         return Answer(*(part.reshape(*shape, *part.shape[trailing:]) for part in answer))
     return _run(job)

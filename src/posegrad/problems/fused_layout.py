@@ -4,7 +4,7 @@ import functools
 import struct
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,14 +26,12 @@ from posegrad.problems.fused_arguments import (
     mask_of,
     read,
 )
+from posegrad.problems.fused_buffer import INTEGER, Buffer
+from posegrad.problems.weighting import Limits
 from posegrad.robust import RobustLoss
 
 CPU = torch.device("cpu")
 _EPS = torch.finfo(torch.float64).eps
-_ROUNDING = {
-    dtype: (torch.finfo(dtype).eps, torch.finfo(dtype).tiny ** 0.5)
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-}
 LOSSES: dict[type[RobustLoss], int] = {
     loss: number
     for number, loss in enumerate(
@@ -62,6 +60,8 @@ class Request(NamedTuple):
 
 _PENDING = -1  # as in kernels.search, which is not to be imported before it is needed
 
+#: What the points and the weights came in, before they were made readable.
+Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype | None]
 #: The long way: the same problem, from a start or from none, with gradients of any order.
 LongWay = Callable[[Request, Pose | None], Any]
 
@@ -73,7 +73,7 @@ class Job:
         self,
         request: Request,
         long_way: LongWay,
-        dtypes: tuple[torch.dtype, torch.dtype] | None = None,
+        dtypes: Dtypes | None = None,
         kernels: Kernels | None = None,
     ) -> None:
         points2d, points3d, camera, weights, mask, loss, init, solver, _ = request
@@ -136,11 +136,7 @@ class Job:
             self.per_item = (True, True, True, True)
         self.dtype = points2d.dtype if points2d.dtype is points3d.dtype else torch.float64
         if dtypes is None:
-            eps, tiny = _ROUNDING[self.dtype]
-            points_eps = _ROUNDING[points3d.dtype][0]
-        else:
-            eps, tiny = _ROUNDING[torch.promote_types(*dtypes)]
-            points_eps = _ROUNDING[dtypes[1]][0]
+            dtypes = (points2d.dtype, points3d.dtype, None if weights is None else weights.dtype)
         self.general = kind > 1 or robust_loss[0] > 0
         #: whether anything requires a gradient
         self.differentiable = torch.is_grad_enabled() and (
@@ -159,7 +155,7 @@ class Job:
             *(min(solver.max_steps, _MOST_STEPS), 3, solver.initial_damping),
             4096 * _EPS if solver.tolerance is None else solver.tolerance,
             64 * _EPS if solver.singular_below is None else solver.singular_below,
-            *(eps, tiny, points_eps),
+            *_limits(*dtypes),
         )  # fmt: skip
 
     def _loss(self, loss: RobustLoss, items: list[int]) -> tuple[int, ...]:
@@ -287,33 +283,6 @@ class Job:
 _NOTHING = torch.empty(0, device=CPU)
 
 
-class Buffer:
-    """Memory for a block. A call takes one and gives it back at its end: none ever sees that of another, be that in
-    another thread or inside of itself (a signal handler, a torch function mode, a finaliser that solves, too)."""
-
-    _free: ClassVar[list["Buffer"]] = []
-
-    def __init__(self) -> None:
-        self.tensor = torch.empty(block.SIZE, dtype=torch.int64, device=CPU)
-        self.view = memoryview(self.tensor.numpy()).cast("B")  # pyright: ignore[reportArgumentType]
-        self.address = self.tensor.data_ptr()
-
-    @classmethod
-    def take(cls) -> "Buffer":
-        """One that no other call uses."""
-        try:
-            return cls._free.pop()  # atomic
-        except IndexError:
-            return cls()
-
-    def give_back(self) -> None:
-        """For the next call. After an error it is not: threads of the pool may still read it."""
-        self._free.append(self)
-
-
-INTEGER = struct.Struct("=q")
-
-
 def _kernels(family: str, general: bool, search: bool, backward: bool) -> Kernels:
     try:
         return kernels_of(family, general, search, backward)
@@ -328,3 +297,13 @@ def _warn_once(error: str) -> None:
         f"posegrad: numba cannot be imported ({error}); solve_pnp falls back to PyTorch operations, which are slower",
         stacklevel=2,
     )
+
+
+@functools.cache
+def _limits(
+    points2d: torch.dtype, points3d: torch.dtype, weights: torch.dtype | None
+) -> tuple[float, float, float]:
+    """Rounding of matrices of weights, the smallest weight, rounding of the points; as the door has them."""
+    points = torch.promote_types(points2d, points3d)
+    limits = Limits.of(points, points if weights is None else weights)
+    return limits.rounding, limits.smallest, torch.finfo(points3d).eps
