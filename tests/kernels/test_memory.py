@@ -18,7 +18,7 @@ from posegrad.kernels import jit, pool
 from posegrad.testing import random_scene
 
 _SCENE = random_scene(6, 9, noise=1.0, seed=1)
-_BACKENDS: tuple[Literal["torch"], Literal["kernels"]] = ("torch", "kernels")
+_BACKENDS: list[Literal["torch", "kernels"]] = ["torch", "kernels"]
 
 
 def _strided() -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +177,8 @@ def test_points_of_weight_zero_may_lie_anywhere(
     z[1, 3], w[1, 3] = _SCENE.pose.inverse().t[1], 0.0  # at the camera
     leaves = [_SCENE.points2d.clone().requires_grad_(), z.requires_grad_(), w.requires_grad_()]
     solution = pg.solve_pnp(
-        *leaves[:2],
+        leaves[0],
+        leaves[1],
         _SCENE.K,
         weights=leaves[2],
         init=_SCENE.pose,

@@ -4,7 +4,7 @@ import functools
 import struct
 import warnings
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,9 +26,9 @@ from posegrad.problems.fused_arguments import (
     mask_of,
     read,
 )
+from posegrad.problems.fused_buffer import CPU, INTEGER, Buffer
 from posegrad.robust import RobustLoss
 
-CPU = torch.device("cpu")
 _EPS = torch.finfo(torch.float64).eps
 _ROUNDING = {
     dtype: (torch.finfo(dtype).eps, torch.finfo(dtype).tiny ** 0.5)
@@ -218,7 +218,7 @@ class Job:
         buffer.give_back()
         return outputs
 
-    def _search_on(self, outputs: tuple[Tensor, ...], buffer: "Buffer") -> None:
+    def _search_on(self, outputs: tuple[Tensor, ...], buffer: Buffer) -> None:
         """The items that the kernel left: found the long way, polished by the kernel."""
         R, t, status = (part.reshape(self.size, *part.shape[len(self.batch) :]) for part in outputs[:3])
         left = (status == _PENDING).nonzero().flatten()
@@ -285,33 +285,6 @@ class Job:
 
 
 _NOTHING = torch.empty(0, device=CPU)
-
-
-class Buffer:
-    """Memory for a block. A call takes one and gives it back at its end: none ever sees that of another, be that in
-    another thread or inside of itself (a signal handler, a torch function mode, a finaliser that solves, too)."""
-
-    _free: ClassVar[list["Buffer"]] = []
-
-    def __init__(self) -> None:
-        self.tensor = torch.empty(block.SIZE, dtype=torch.int64, device=CPU)
-        self.view = memoryview(self.tensor.numpy()).cast("B")  # pyright: ignore[reportArgumentType]
-        self.address = self.tensor.data_ptr()
-
-    @classmethod
-    def take(cls) -> "Buffer":
-        """One that no other call uses."""
-        try:
-            return cls._free.pop()  # atomic
-        except IndexError:
-            return cls()
-
-    def give_back(self) -> None:
-        """For the next call. After an error it is not: threads of the pool may still read it."""
-        self._free.append(self)
-
-
-INTEGER = struct.Struct("=q")
 
 
 def _kernels(family: str, general: bool, search: bool, backward: bool) -> Kernels:
