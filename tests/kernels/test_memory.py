@@ -156,7 +156,8 @@ def test_a_translation_that_overflows_is_not_finite() -> None:
     z = (2e37 * scene.points3d).float()
     far = pg.Pose(scene.pose.R, 2e37 * scene.pose.t * torch.tensor([[1.0], [8.0], [1.0]]))
     x = pg.project_points(z.double(), scene.K, far).float().requires_grad_()
-    for backend, init in [(backend, init) for backend in _BACKENDS for init in (far, None)]:
+    for number in range(4):
+        backend, init = _BACKENDS[number % 2], far if number < 2 else None
         solution = pg.solve_pnp(x, z, scene.K, init=init, backend=backend)
         assert solution.status.tolist() == [Status.CONVERGED, Status.NOT_FINITE, Status.CONVERGED]
         assert torch.equal(solution.pose.R[1], torch.eye(3))
