@@ -1,4 +1,4 @@
-"""The memory in which a kernel call is told its arguments."""
+"""Memory for the blocks from which the kernels read a call."""
 
 import struct
 from typing import ClassVar
@@ -7,6 +7,7 @@ import torch
 
 from posegrad.kernels import block
 
+CPU = torch.device("cpu")
 INTEGER = struct.Struct("=q")
 
 

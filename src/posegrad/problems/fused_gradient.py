@@ -11,8 +11,8 @@ from posegrad.kernels import block, pool
 from posegrad.optim.compiling import uncompiled
 from posegrad.pose import Pose
 from posegrad.problems.fused_arguments import PLAIN, SINGLE
-from posegrad.problems.fused_buffer import INTEGER, Buffer
-from posegrad.problems.fused_layout import CPU, Job
+from posegrad.problems.fused_buffer import CPU, INTEGER, Buffer
+from posegrad.problems.fused_layout import Job
 
 _CAMERA = 2
 # Nanoseconds of one thread: an item, and a point of it.

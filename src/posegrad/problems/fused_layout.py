@@ -26,11 +26,10 @@ from posegrad.problems.fused_arguments import (
     mask_of,
     read,
 )
-from posegrad.problems.fused_buffer import INTEGER, Buffer
+from posegrad.problems.fused_buffer import CPU, INTEGER, Buffer
 from posegrad.problems.weighting import Limits
 from posegrad.robust import RobustLoss
 
-CPU = torch.device("cpu")
 _EPS = torch.finfo(torch.float64).eps
 LOSSES: dict[type[RobustLoss], int] = {
     loss: number
@@ -214,7 +213,7 @@ class Job:
         buffer.give_back()
         return outputs
 
-    def _search_on(self, outputs: tuple[Tensor, ...], buffer: "Buffer") -> None:
+    def _search_on(self, outputs: tuple[Tensor, ...], buffer: Buffer) -> None:
         """The items that the kernel left: found the long way, polished by the kernel."""
         R, t, status = (part.reshape(self.size, *part.shape[len(self.batch) :]) for part in outputs[:3])
         left = (status == _PENDING).nonzero().flatten()
