@@ -107,14 +107,14 @@ def _compile(family: str, general: bool, searching: bool, differentiable: bool) 
         wanted.add(passes.BEARINGS)
     if differentiable:
         wanted.add(passes.GENERAL_PULL if general else passes.PLAIN_PULL)
-    parts: tuple[tuple[bool, tuple[Any, ...]], ...] = (
-        (True, (conditioning.compile_condition,)),
-        (general, (losses.compile_evaluate,)),
-        (True, (solver.compile_judge,)),
-        (searching, (search.compile_search,)),
-        (searching, (start.compile_start, False)),
-        (searching, (start.compile_start, True)),
-        (searching, (p3p.compile_p3p,)),
+    parts: tuple[tuple[bool, Callable[..., Any], tuple[Any, ...]], ...] = (
+        (True, conditioning.compile_condition, ()),
+        (general, losses.compile_evaluate, ()),
+        (True, solver.compile_judge, ()),
+        (searching, search.compile_search, ()),
+        (searching, start.compile_start, (False,)),
+        (searching, start.compile_start, (True,)),
+        (searching, p3p.compile_p3p, ()),
     )
     with _lock:
         model = getattr(lenses, family)
@@ -122,7 +122,9 @@ def _compile(family: str, general: bool, searching: bool, differentiable: bool) 
             once((family, which), passes.compile_pass, model, which).address if which in wanted else 0
             for which in range(passes.BEARINGS + 1)
         ]
-        addresses += [once(build, *build).address if wanted else 0 for wanted, build in parts]
+        addresses += [
+            once((build, *args), build, *args).address if wanted else 0 for wanted, build, args in parts
+        ]
         entries = once(forward, forward.compile_forward), None
         if differentiable:
             entries = entries[0], once(backward, backward.compile_backward)
