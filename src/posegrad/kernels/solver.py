@@ -132,7 +132,8 @@ def descend(block_at, rows_at, pitch, count, work, general, max_steps, damping, 
             drop = cost - trial[COST]
             accepted = feasible and drop >= -noise(cost)
             done = math.sqrt(squared) <= _SMALL_DECREMENT * (1.0 + math.sqrt(2.0 * cost))
-        done = done or (accepted and drop < _SMALL_DECREASE * cost)
+        # a step that damping cut short says nothing about how close the minimum is
+        done = done or (accepted and drop < _SMALL_DECREASE * cost and damping < 1.0)
         steps += 1
         if accepted:
             gain = 2.0 * drop / predicted - 1.0
