@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import posegrad as pg
+from posegrad.kernels import families
 from posegrad.problems import fused_layout
 from posegrad.testing import random_scene
 from tests.cameras.samples import camera, points_in_field
@@ -17,6 +18,7 @@ def _agree(
 ) -> pg.PnPSolution:
     """Solved both ways, with the long way barred to the kernels. (Where a cost falls on towards a point in the camera's
     centre it is a matter of rounding what the status calls it.)"""
+    families.compile_further()
     expected = pg.solve_pnp(points2d, points3d, model, backend="torch", **options)  # type: ignore[arg-type]
     with monkeypatch.context() as patch:
         patch.setattr(fused_layout.Job, "_search_on", _barred)
@@ -29,7 +31,7 @@ def _agree(
     return actual
 
 
-def _barred(job: fused_layout.Job, outputs: tuple[Tensor, ...]) -> None:
+def _barred(job: fused_layout.Job, outputs: tuple[Tensor, ...], *_: object) -> None:
     pytest.fail(f"{int((outputs[2] == fused_layout._PENDING).sum())} items were left to the long way")
 
 
@@ -90,3 +92,24 @@ def test_few_points_through_a_distorting_lens(name: str, count: int, monkeypatch
 def test_three_points_under_a_robust_loss_without_outliers(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = random_scene(_ITEMS, 3, noise=0.3, seed=4)
     _agree(monkeypatch, scene.points2d, scene.points3d, scene.K, loss=pg.robust.Cauchy(500.0))
+
+
+def test_what_few_items_need_is_compiled_once_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three points among many items that have more: the answers of the call that compiles are those of the next."""
+    scene = random_scene(_ITEMS, 6, noise=1.0, seed=3)
+    mask = torch.ones(_ITEMS, 6, dtype=torch.bool)
+    mask[::7, 3:] = False
+    monkeypatch.setattr(families, "_further", False)
+    families._ready.clear()
+
+    def solve() -> tuple[pg.PnPSolution, Tensor]:
+        x = scene.points2d.clone().requires_grad_()
+        solution = pg.solve_pnp(x, scene.points3d, scene.K, mask=mask, backend="kernels")
+        return solution, torch.autograd.grad(solution.pose.t.sum() + solution.pose.R.sum(), x)[0]
+
+    (first, gradient), (second, again) = solve(), solve()
+    assert families._further
+    assert bool(first.ok.all())
+    for one, other in ((first.pose.R, second.pose.R), (first.pose.t, second.pose.t), (gradient, again)):
+        assert torch.equal(one, other)
+    assert torch.equal(first.cost, second.cost)

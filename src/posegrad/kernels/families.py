@@ -52,6 +52,7 @@ class Kernels(NamedTuple):
 _lock = threading.RLock()
 _ready: dict[tuple[str, bool, bool, bool], Kernels] = {}
 _compiled: dict[Any, Any] = {}  # what is called by address has to be kept alive
+_further = False
 
 
 def _unlock() -> None:
@@ -62,6 +63,16 @@ def _unlock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
+
+
+def compile_further() -> None:
+    """From now on, kernels that search have the further starts, which few items need and which take seconds to
+    compile."""
+    global _further
+    with _lock:
+        if not _further:
+            _further = True
+            _ready.clear()
 
 
 def kernels_of(family: str, general: bool, search: bool, backward: bool) -> Kernels:
@@ -113,8 +124,8 @@ def _compile(family: str, general: bool, searching: bool, differentiable: bool) 
         (True, solver.compile_judge, ()),
         (searching, search.compile_search, ()),
         (searching, start.compile_start, (False,)),
-        (searching, start.compile_start, (True,)),
-        (searching, p3p.compile_p3p, ()),
+        (searching and _further, start.compile_start, (True,)),
+        (searching and _further, p3p.compile_p3p, ()),
     )
     with _lock:
         model = getattr(lenses, family)

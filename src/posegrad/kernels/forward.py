@@ -12,7 +12,7 @@ from posegrad.kernels.jit import doubles, helper, inlined, integers, singles
 from posegrad.kernels.linear import entry
 from posegrad.kernels.losses import SQUARED
 from posegrad.kernels.passes import COST, NUM_ROWS
-from posegrad.kernels.search import PENDING, search
+from posegrad.kernels.search import search
 from posegrad.kernels.solver import (
     CAMERA,
     FOUND,
@@ -139,7 +139,7 @@ def hand_back(block_at, item, work, status, cost, steps, decrement):
     single, out = b[block.OUT_SINGLE], integers(block_at + 8 * block.OUT)
     state, t = b[block.STATE] + 8 * block.NUM_STATE * item, doubles(work + 8 * TRIAL)
     if not translate(work, single):
-        status = status if status == PENDING else NOT_FINITE
+        status = status if status < 0 else NOT_FINITE
         set_ahead(work)
         t[0], t[1], t[2] = 0.0, 0.0, 1.0
     for k in range(9):
@@ -190,7 +190,7 @@ def solve_item(block_at, item, rows_at, pitch, kept_at, work):
             where = (block_at, rows_at, pitch, count, used, work, 1 if general else 0)
             status = search(b[block.SEARCH], where)
             steps, decrement, cost = integers(found_at)[0], doubles(found_at)[1], sums[COST]
-            if status == PENDING:
+            if status < 0:  # not the answer yet, see search
                 b[block.PENDING] = 1
                 cost = 0.0
         elif start_given(block_at, item, work) and evaluate_at(

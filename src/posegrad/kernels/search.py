@@ -47,8 +47,8 @@ from posegrad.kernels.solver import (
 )
 from posegrad.kernels.start import push_forward, start
 
-#: what the status of an item says that is left to others
-PENDING = -1
+#: what the status of an item says that is left to others; that needs parts which are not compiled yet
+PENDING, UNCOMPILED = -1, -2
 # As in posegrad.problems.search, starts and annealing.
 _NEARLY_AS_GOOD, _NOT_MUCH_WORSE, _NOISY, _OUTLIER_WEIGHT = 1.1, 2.0, 0.125, 0.1
 
@@ -68,6 +68,8 @@ def search_item(block_at, rows_at, pitch, count, used, work, general):
                 (block_at, rows_at, pitch, count, work + 8 * CAMERA, candidates, 1 if general else 0),
             )
         else:
+            if b[block.START_BY_ANGLE] == 0:
+                return UNCOMPILED, 0, 0.0
             found = further_starts(block_at, rows_at, pitch, count, used, work, general, found)
         for k in range(found):
             c = doubles(candidates + 8 * NUM_CANDIDATE * k)

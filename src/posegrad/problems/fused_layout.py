@@ -12,7 +12,7 @@ from torch import Tensor
 from posegrad import _pytree, robust
 from posegrad.cameras import Camera
 from posegrad.kernels import block, pool
-from posegrad.kernels.families import Kernels, kernels_of
+from posegrad.kernels.families import Kernels, compile_further, kernels_of
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.pose import Pose
@@ -57,7 +57,7 @@ class Request(NamedTuple):
     adjoint: Implicit
 
 
-_PENDING = -1  # as in kernels.search, which is not to be imported before it is needed
+_PENDING, _UNCOMPILED = -1, -2  # as in kernels.search, which is not to be imported before it is needed
 
 #: What the points and the weights came in, before they were made readable.
 Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype | None]
@@ -144,7 +144,8 @@ class Job:
             or self.params.requires_grad
             or (weights is not None and weights.requires_grad)
         )
-        self.kernels = kernels or _kernels(family, self.general, init is None, self.differentiable)
+        self.wanted = (family, self.general, init is None, self.differentiable)
+        self.kernels = kernels or _kernels(*self.wanted)
         self.fields = (
             *(count, *self.kernels.parts),
             *(points2d.data_ptr(), *x, x_single, points3d.data_ptr(), *z, z_single),
@@ -214,9 +215,19 @@ class Job:
         return outputs
 
     def _search_on(self, outputs: tuple[Tensor, ...], buffer: Buffer) -> None:
-        """The items that the kernel left: found the long way, polished by the kernel."""
+        """The items that the kernel left: with parts compiled now; or found the long way, polished by the kernel."""
         R, t, status = (part.reshape(self.size, *part.shape[len(self.batch) :]) for part in outputs[:3])
+        rare = (status == _UNCOMPILED).nonzero().flatten().tolist()
+        if rare:
+            compile_further()
+            self.kernels = _kernels(*self.wanted)
+            parts = self.kernels.parts
+            struct.pack_into(f"={len(parts)}q", buffer.view, 8 * block.PASSES, *parts)
+            for item in rare:
+                self.kernels.forward(buffer.address, item, item + 1, 0)
         left = (status == _PENDING).nonzero().flatten()
+        if not len(left):
+            return
         found = self.long_way(self._part(left), None)
         status[left] = found.status
         R[left], t[left] = found.pose.R.to(R.dtype), found.pose.t.to(t.dtype)
