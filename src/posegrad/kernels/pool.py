@@ -77,7 +77,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 # Work below this, in nanoseconds of one thread, is not worth waking another; and the smallest part of it.
-_WORTH_WAKING, _SMALLEST_PART, _PARTS_PER_THREAD = 300_000, 50_000, 4
+_WORTH_WAKING, _SMALLEST_PART, _PARTS_PER_THREAD = 230_000, 50_000, 4
 
 
 def parts_of(count: int, nanoseconds: int) -> int:
