@@ -108,5 +108,7 @@ def test_wrong_calls() -> None:
     data = (scene.points2d, scene.points3d, scene.K)
     with pytest.raises(ValueError, match="num_solutions: got 0"):
         pg.solve_pnp(*data, num_solutions=0)
+    with pytest.raises(ValueError, match="num_solutions"):
+        pg.solve_pnp(*data, num_solutions=torch.zeros(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="with an init"):
         pg.solve_pnp(*data, num_solutions=2, init=scene.pose)

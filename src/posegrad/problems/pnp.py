@@ -151,7 +151,8 @@ def _fused(request: Request, options: tuple[PosePrior | None, PoseConstraint | N
     """The short way; raises where it does not lead."""
     if type(request.solver) is not LevenbergMarquardt or type(request.adjoint) is not Implicit:
         raise Unserved("the adjoint is not pg.Implicit(...)")
-    if options != (None, None, 1):
+    prior, constraint, num_solutions = options
+    if prior is not None or constraint is not None or type(num_solutions) is not int or num_solutions != 1:
         raise Unserved("there is a prior, a constraint or more than one solution asked for")
     return PnPSolution.of(*fused.solve(request, _long_way))
 
