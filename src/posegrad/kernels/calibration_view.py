@@ -16,7 +16,7 @@ from numba import types
 from posegrad.cameras import plane
 from posegrad.kernels import jit
 from posegrad.kernels.jit import doubles, inlined
-from posegrad.kernels.lenses import _ratio as equidistant_ratio
+from posegrad.kernels.lenses import arctan_ratio
 
 _distortion, _curvature = inlined(plane.distortion), inlined(plane.curvature)
 _by_tangential, _pull_by_tangential = inlined(plane.by_tangential), inlined(plane.pull_by_tangential)
@@ -43,7 +43,7 @@ def _lens(x, y, z, wide):
     if wide != 0:
         square = x * x + y * y
         n = 1.0 / (square + z * z)
-        A, by_s, by_ss = equidistant_ratio(square, z)
+        A, by_s, by_ss = arctan_ratio(square, z)
         return A, by_s, by_ss, -n, 2.0 * z * n * n, n * n
     A = 1.0 / z
     return A, 0.0, 0.0, -A * A, 2.0 * A * A * A, 0.0

@@ -55,7 +55,7 @@ def start_given(block_at, item, work):
 
 @helper
 def normalise(rotation_at):
-    """A rotation close to the matrix, by its quaternion, as :func:`posegrad.so3.normalise`."""
+    """A rotation close to the matrix, by its quaternion: where the steps start need not be the closest one."""
     R = doubles(rotation_at)
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = R[0], R[1], R[2], R[3], R[4], R[5], R[6], R[7], R[8]
     # the best conditioned row of 4 q q^T

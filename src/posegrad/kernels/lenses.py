@@ -194,8 +194,8 @@ def _angle(rho, z):
 
 
 @inlined
-def _ratio(square, z):
-    """``A = atan2(rho, z) / rho`` and its first two derivatives by ``rho^2``, as ``arctan_ratio`` for tensors."""
+def arctan_ratio(square, z):
+    """``A = atan2(rho, z) / rho`` and its first two derivatives by ``rho^2``, as the cameras have it for tensors."""
     near = square < _NEAR * z * z and z > 0.0
     i = 1.0 / z if near else 1.0
     t = square * i * i if near else 0.0
@@ -218,7 +218,7 @@ def _equidistant_image(c, x, y, z):
     fx, fy = c[0], c[1]
     square = x * x + y * y
     size = square + z * z
-    A, by_s, _ = _ratio(square, z)
+    A, by_s, _ = arctan_ratio(square, z)
     a, b, by_z = x * A, y * A, -1.0 / size
     s = a * a + b * b
     # on the axis behind the camera A is infinite
@@ -235,7 +235,7 @@ def _equidistant_image(c, x, y, z):
 @inlined
 def _equidistant_bend(c, x, y, z, wu, wv):
     square = x * x + y * y
-    A, by_s, by_ss = _ratio(square, z)
+    A, by_s, by_ss = arctan_ratio(square, z)
     n = 1.0 / (square + z * z)
     by_z, by_sz = -n, n * n
     by_zz = 2.0 * z * by_sz
@@ -261,7 +261,7 @@ def _equidistant_bend(c, x, y, z, wu, wv):
 @inlined
 def _equidistant_pull(c, x, y, z, mx, my, mz, eu, ev, hu, hv):
     square = x * x + y * y
-    A, by_s, _ = _ratio(square, z)
+    A, by_s, _ = arctan_ratio(square, z)
     along = 2.0 * by_s * (x * mx + y * my) - mz / (square + z * z)
     a, b, da, db = x * A, y * A, A * mx + x * along, A * my + y * along
     s, ds = a * a + b * b, 2.0 * (a * da + b * db)
