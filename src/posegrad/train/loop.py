@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -21,6 +19,7 @@ from posegrad.train.config import OptimizerConfig, RunConfig, TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.objective import Objective, pnp_layer
 from posegrad.train.record import Recorder
+from posegrad.train.sampler import Batches, EpochCrops
 from posegrad.train.source import Source
 
 __all__ = ["Trained", "build_network", "convolution_precision", "fit"]
@@ -166,22 +165,8 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     )
 
 
-def _loader(crops: CropDataset, config: TrainConfig) -> DataLoader:
-    return DataLoader(
-        crops,
-        min(config.optimizer.batch_size, len(crops)),
-        shuffle=True,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(config.run.seed),
-        num_workers=config.data.workers,
-        persistent_workers=config.data.workers > 0,
-    )
-
-
-def _endless(loader: DataLoader, crops: CropDataset) -> Iterator[dict[str, Tensor]]:
-    for epoch in itertools.count():
-        crops.set_epoch(epoch)
-        yield from loader
+def _loader(crops: CropDataset, batches: Batches, config: TrainConfig) -> DataLoader:
+    return DataLoader(EpochCrops(crops), batch_sampler=batches, num_workers=config.data.workers)
 
 
 class Schedule:
@@ -217,19 +202,20 @@ def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Rec
     device, options = parallel.device, config.optimizer
     precision = convolution_precision(config.run, device)
     crops = training_crops(config, source)
-    loader = _loader(crops, config)
-    batch_size = loader.batch_size or 1
-    model, optimizer, loader = parallel.prepare(net, make_optimizer(net, options), loader)
+    rank, world = parallel.process_index, parallel.num_processes
+    order = Batches(len(crops), options.batch_size, seed=config.run.seed, rank=rank, world=world)
+    loader = _loader(crops, order, config)
+    model, optimizer = parallel.prepare(net, make_optimizer(net, options))
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
     model.train()
 
-    schedule = Schedule(options, len(crops), batch_size)
-    batches, step, pose_steps, failed, skipped, in_a_row = _endless(loader, crops), 0, 0, 0.0, 0, 0
+    schedule = Schedule(options, len(crops), order.batch_size)
+    batches, step, pose_steps, failed, skipped, in_a_row = iter(loader), 0, 0, 0.0, 0, 0
     with tqdm(total=schedule.steps, desc="train", unit="step", dynamic_ncols=True) as bar:
         while (progress := schedule.progress(step)) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
-            batch = next(batches)
+            batch = {name: value.to(device) for name, value in next(batches).items()}
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 seen = model(batch["image"])
             terms = objective(seen, batch, progress)
@@ -262,6 +248,6 @@ def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Rec
         failed_share=failed / max(pose_steps, 1),
         skipped=skipped,
         seconds=seconds,
-        images_per_second=step * batch_size / seconds,
+        images_per_second=step * order.batch_size / seconds,
         precision=str(precision).removeprefix("torch."),
     )
