@@ -223,13 +223,15 @@ class RunConfig:
     """Bookkeeping."""
 
     out: Path = Path("runs/latest")
-    """Run folder; files of an earlier run in it are overwritten."""
+    """Run folder. Files of a finished run in it are overwritten, those of an unfinished one only with --overwrite."""
     seed: int = 0
     """Of weights, order and augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the convolutions; auto: bfloat16 where the hardware multiplies it natively. PnP is float64."""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice."""
+    checkpoint_minutes: float = 2.0
+    """Minutes between two checkpoints, from which --resume goes on; 0: after every step."""
     log_every: int = 10
     """Steps between two lines of log.jsonl."""
     pictures: int = 16
@@ -237,6 +239,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
+        _not_negative("checkpoint-minutes", self.checkpoint_minutes)
         _at_least("log-every", self.log_every, 1)
         _at_least("pictures", self.pictures, 0)
 

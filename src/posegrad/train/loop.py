@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import re
+import contextlib
+import shlex
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
 from posegrad.nn import KeypointPoseNet, load_backbone_weights
-from posegrad.train.config import OptimizerConfig, RunConfig, TrainConfig
-from posegrad.train.errors import RunError
+from posegrad.train.checkpoint import Checkpoint, Counters, write_checkpoint
+from posegrad.train.config import RunConfig, TrainConfig
+from posegrad.train.errors import RunError, Stopped
+from posegrad.train.identity import crops_hash, settings_hash
 from posegrad.train.objective import Objective, pnp_layer
+from posegrad.train.optimizer import make_optimizer
 from posegrad.train.record import Recorder
 from posegrad.train.sampler import Batches, EpochCrops
+from posegrad.train.schedule import Schedule, learning_rate
+from posegrad.train.signals import StopSignals, ignore_stop_signals
 from posegrad.train.source import Source
 
 __all__ = ["Trained", "build_network", "convolution_precision", "fit"]
@@ -90,45 +98,6 @@ def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def learning_rate(progress: float, warm_up: float) -> float:
-    """One-cycle factor in [0, 1]: linear rise over `warm_up`, then a cosine to zero at progress 1."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / max(1 - warm_up, 1e-9))))
-
-
-def _freeze(backbone: nn.Module, pattern: str) -> None:
-    try:
-        chosen = [p for name, p in backbone.named_parameters() if re.search(pattern, name)]
-    except re.error as error:
-        raise RunError(f"--freeze: {pattern!r} is not a regular expression ({error})") from error
-    if not chosen:
-        some = [name for name, _ in backbone.named_parameters()][:3]
-        raise RunError(
-            f"--freeze: {pattern!r} matches no weight of the backbone; names are like {', '.join(some)}"
-        )
-    for parameter in chosen:
-        parameter.requires_grad_(False)
-
-
-def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and kernels only, a learning rate of its own for the backbone."""
-    if config.freeze is not None:
-        _freeze(net.backbone, config.freeze)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
-    options = []
-    for (backbone, decays), parameters in groups.items():
-        lr = config.lr * (config.backbone_lr if backbone else 1.0)
-        decay = config.weight_decay if decays else 0.0
-        options.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
-    # Fused: one pass over the weights, a few times as fast on CPU as one loop per tensor.
-    return torch.optim.AdamW(options, betas=(0.9, 0.99), fused=True)
-
-
 def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     """The training instances as augmented crops."""
     data, full = config.data, Augmentation()
@@ -165,89 +134,146 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
     )
 
 
-def _loader(crops: CropDataset, batches: Batches, config: TrainConfig) -> DataLoader:
-    return DataLoader(EpochCrops(crops), batch_sampler=batches, num_workers=config.data.workers)
+class _Saver:
+    """Writes checkpoints of a run, at most one in `every` seconds unless asked."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        net: KeypointPoseNet,
+        optimizer: torch.optim.Optimizer,
+        identity: tuple[str, str],
+    ) -> None:
+        self.recorder, self.net, self.optimizer, self.identity = recorder, net, optimizer, identity
+        self.last = time.perf_counter()
+
+    def due(self, every: float) -> bool:
+        return time.perf_counter() - self.last >= every
+
+    def save(self) -> None:
+        self.recorder.flush()
+        counters = self.recorder.counters
+        write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
+        self.last = time.perf_counter()
 
 
-class Schedule:
-    """How far the run is, by steps or, where that is further, by the clock."""
+def fit(
+    config: TrainConfig,
+    net: KeypointPoseNet,
+    source: Source,
+    recorder: Recorder,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train `net` in place; every line of the log goes to `recorder`, and checkpoints to its folder.
 
-    def __init__(self, config: OptimizerConfig, images: int, batch_size: int) -> None:
-        steps = config.steps if config.steps is not None else round(config.epochs * images / batch_size)
-        if steps < 1:
-            raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
-        self.steps = steps
-        self.limit = None if config.max_minutes is None else 60 * config.max_minutes
-        self.begin = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start of the loop."""
-        return time.perf_counter() - self.begin
-
-    def progress(self, step: int) -> float:
-        """In [0, 1]; 1 ends the run."""
-        by_clock = 0.0 if self.limit is None else self.seconds / self.limit
-        return min(1.0, max(step / self.steps, by_clock))
-
-
-def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Recorder) -> Trained:
-    """Train `net` in place; every line of the log goes to `recorder`.
+    Args:
+        config: settings.
+        net: its weights as built; those of `checkpoint` replace them.
+        source: training images.
+        recorder: of the run folder; made with the counters of `checkpoint`.
+        checkpoint: where to go on, to the same numbers as without a break.
 
     Raises:
-        RunError: settings that cannot work.
+        RunError: settings that cannot work, a checkpoint that does not fit, a folder that cannot be written.
         DatasetError: an image is missing or damaged.
+        Stopped: SIGINT or SIGTERM came; the checkpoint is that of the last step.
     """
     parallel = accelerator()
-    device, options = parallel.device, config.optimizer
+    options, device = config.optimizer, parallel.device
     precision = convolution_precision(config.run, device)
     crops = training_crops(config, source)
+    identity = settings_hash(config), crops_hash(source.train)
+    net.to(device)
+    optimizer = make_optimizer(net, options)
+    if checkpoint is not None:
+        checkpoint.check(*identity)
+        checkpoint.restore(net, optimizer)
+    done = recorder.counters
     rank, world = parallel.process_index, parallel.num_processes
-    order = Batches(len(crops), options.batch_size, seed=config.run.seed, rank=rank, world=world)
-    loader = _loader(crops, order, config)
-    model, optimizer = parallel.prepare(net, make_optimizer(net, options))
+    batches = Batches(
+        len(crops), options.batch_size, seed=config.run.seed, first=done.step, rank=rank, world=world
+    )
+    schedule = Schedule(options, len(crops), batches.batch_size, elapsed=done.seconds)
+    done.steps = schedule.steps
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
-    model.train()
-
-    schedule = Schedule(options, len(crops), order.batch_size)
-    batches, step, pose_steps, failed, skipped, in_a_row = iter(loader), 0, 0, 0.0, 0, 0
-    with tqdm(total=schedule.steps, desc="train", unit="step", dynamic_ncols=True) as bar:
-        while (progress := schedule.progress(step)) < 1:
+    saver = _Saver(recorder, net, optimizer, identity)
+    loader = DataLoader(
+        EpochCrops(crops),
+        batch_sampler=batches,
+        num_workers=config.data.workers,
+        worker_init_fn=ignore_stop_signals,
+    )
+    net.train()
+    with (
+        StopSignals() as signals,
+        _steps_draw_from(config.run.seed) as seeded,
+        tqdm(total=schedule.steps, initial=done.step, desc="train", unit="step", dynamic_ncols=True) as bar,
+    ):
+        queue = iter(loader)
+        while (progress := schedule.progress(done.step)) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
-            batch = {name: value.to(device) for name, value in next(batches).items()}
+            batch = {name: value.to(device) for name, value in next(queue).items()}
+            seeded(done.step)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                seen = model(batch["image"])
+                seen = net(batch["image"])
             terms = objective(seen, batch, progress)
-            logged = step % config.run.log_every == 0
+            logged = done.step % config.run.log_every == 0
             norms = terms.gradient_norms() if logged else {}
             optimizer.zero_grad()
-            parallel.backward(terms.total)
-            norm = torch.as_tensor(parallel.clip_grad_norm_(model.parameters(), options.clip))
-            if bool(norm.isfinite()):
-                optimizer.step()
-                in_a_row = 0
-            else:
-                skipped, in_a_row = skipped + 1, in_a_row + 1
-                if in_a_row >= _MOST_SKIPPED:
-                    raise RunError(
-                        f"the gradient has not been finite for {in_a_row} steps (now at step {step}): lower --lr"
-                    )
+            terms.total.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+            _step(optimizer, norm, done)
             recorder.count(terms)
-            if terms.failed is not None:
-                pose_steps, failed = pose_steps + 1, failed + float(terms.failed)
-            step += 1
+            done.step += 1
+            done.epoch, done.batch = divmod(done.step, batches.per_epoch)
+            done.seconds = schedule.seconds
             bar.update()
             if logged:
                 lr = optimizer.param_groups[0]["lr"]
-                bar.set_postfix_str(recorder.log(step, progress, lr, float(norm), terms, norms))
-    seconds = schedule.seconds
+                bar.set_postfix_str(recorder.log(done.step, progress, lr, float(norm), terms, norms))
+            if signals.received is not None:
+                saver.save()
+                raise Stopped(
+                    f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(recorder.folder)}",
+                    signals.received,
+                )
+            if saver.due(60 * config.run.checkpoint_minutes):
+                saver.save()
+    # The last one: what follows, evaluation and pictures, can be done again from here.
+    saver.save()
     return Trained(
-        steps=step,
-        pose_share=pose_steps / step,
-        failed_share=failed / max(pose_steps, 1),
-        skipped=skipped,
-        seconds=seconds,
-        images_per_second=step * order.batch_size / seconds,
+        steps=done.step,
+        pose_share=done.pose_steps / done.step,
+        failed_share=done.failed / max(done.pose_steps, 1),
+        skipped=done.skipped,
+        seconds=done.seconds,
+        images_per_second=done.step * batches.batch_size / done.seconds,
         precision=str(precision).removeprefix("torch."),
     )
+
+
+def resume_command(folder: Path) -> str:
+    """The words that go on with a run."""
+    return f"posegrad train --resume {shlex.quote(str(folder))}"
+
+
+@contextlib.contextmanager
+def _steps_draw_from(seed: int) -> Iterator[Callable[[int], None]]:
+    """Random numbers of the network (dropout, say) depend on seed and step only; the caller's generator stays."""
+    with torch.random.fork_rng():
+        yield lambda step: torch.manual_seed(
+            int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+        )
+
+
+def _step(optimizer: torch.optim.Optimizer, norm: Tensor, done: Counters) -> None:
+    if bool(norm.isfinite()):
+        optimizer.step()
+        done.in_a_row = 0
+        return
+    done.skipped, done.in_a_row = done.skipped + 1, done.in_a_row + 1
+    if done.in_a_row >= _MOST_SKIPPED:
+        raise RunError(
+            f"the gradient has not been finite for {done.in_a_row} steps (now at step {done.step}): lower --lr"
+        )
