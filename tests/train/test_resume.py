@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from posegrad import cli
-from posegrad.train import TrainConfig, train
+from posegrad.train import RunError, TrainConfig, train
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.errors import Stopped
-from posegrad.train.loop import Recorder
+from posegrad.train.files import hold, write_bytes
+from posegrad.train.record import Recorder
 from posegrad.train.run import stored_config
 
 
@@ -169,3 +171,146 @@ def test_killed_at_ten_random_moments(config: TrainConfig, tmp_path: Path) -> No
         )
         assert cli.main(words) == 0
         assert_same(out, tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped after four of its nine steps."""
+    stop_after(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        train(config)
+    return config.run.out
+
+
+def test_an_unfinished_run_is_not_replaced_without_a_word(config: TrainConfig, stopped: Path) -> None:
+    before = (stopped / CHECKPOINT).read_bytes()
+    with pytest.raises(RunError, match=r"unfinished run \(step 4 of 9\): go on with posegrad train --resume"):
+        train(config)
+    assert (stopped / CHECKPOINT).read_bytes() == before
+    train(config, overwrite=True)
+    train(config)  # that of a finished run is
+
+
+def test_other_settings_cannot_be_resumed(
+    config: TrainConfig, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["train", "--resume", str(stopped)]
+    assert cli.main([*resume, "--lr", "0.5"]) == 2
+    assert "--lr: got 0.5, but the run to resume has 0.002" in capsys.readouterr().err
+    assert cli.main([*resume, "--out", "elsewhere"]) == 2
+    assert "--out: got elsewhere" in capsys.readouterr().err
+    assert cli.main([*resume, "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert cli.main(resume) == 0  # a finished run: its metrics
+    assert capsys.readouterr().out == printed
+
+
+def test_other_annotations_cannot_be_resumed(config: TrainConfig, stopped: Path) -> None:
+    split = stopped.parent / "split.json"
+    split.write_text(json.dumps({"train": list(range(20)), "test": [20, 21]}))
+    with pytest.raises(RunError, match="not those of the run"):
+        train(replace(config, data=replace(config.data, split=split)), resume=stopped)
+
+
+def other_metadata(path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, path)
+
+
+def other_settings(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"config": "0" * 64})
+
+
+def other_network(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    del tensors[min(tensors)]
+    save_file(tensors, path, metadata)
+
+
+def a_pickle(path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path(path.parent / "sprung").touch, ())  # pyright: ignore
+
+    torch.save(Trap(), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(path.read_bytes()[:50]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"?" * 5000),
+        a_pickle,
+        other_metadata,
+        other_settings,
+        other_network,
+    ],
+)
+def test_a_file_that_is_not_its_checkpoint_is_one_clear_line(
+    stopped: Path, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(stopped / CHECKPOINT)
+    assert cli.main(["train", "--resume", str(stopped)]) == 2
+    line = [line for line in capsys.readouterr().err.splitlines() if line.startswith("posegrad: ")]
+    assert len(line) == 1
+    assert str(stopped / CHECKPOINT) in line[0]
+    assert "put a good copy there" in line[0]
+    assert not (stopped / "sprung").exists()
+
+
+def test_a_log_that_was_cut_is_one_clear_line(config: TrainConfig, stopped: Path) -> None:
+    (stopped / "log.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"log\.jsonl is shorter"):
+        train(config, resume=stopped)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_damaged_json_is_one_clear_line(config: TrainConfig, name: str) -> None:
+    train(config)
+    (config.run.out / name).write_text('{"a": ')
+    with pytest.raises(RunError, match=f"{name} is damaged"):
+        train(stored_config(config.run.out), resume=config.run.out)
+
+
+def test_a_second_process_is_refused(config: TrainConfig) -> None:
+    config.run.out.mkdir()
+    with hold(config.run.out), pytest.raises(RunError, match="another process trains in"):
+        train(config)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(config: TrainConfig, stopped: Path, whole: Path) -> None:
+    before = (stopped / CHECKPOINT).read_bytes()
+    # No file larger than 100 kB: the small ones can be written, the checkpoint cannot.
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); " + COMMAND
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", limited, "train", "--resume", str(stopped)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    line = [line for line in done.stderr.splitlines() if line.startswith("posegrad: ")]
+    assert len(line) == 1
+    assert f"cannot write {stopped / CHECKPOINT} (File too large): make room there" in line[0]
+    assert (stopped / CHECKPOINT).read_bytes() == before
+    assert not (stopped / f".{CHECKPOINT}.part").exists()
+    train(config, resume=stopped)
+    assert_same(stopped, whole)
+
+
+def test_files_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    write_bytes(path, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunError, match=r"a\.json \(No space left on device\)"):
+        write_bytes(path, b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.json", b"old")]

@@ -259,7 +259,7 @@ def resume_command(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _steps_draw_from(seed: int) -> Iterator[Callable[[int], None]]:
+def _steps_draw_from(seed: int) -> Iterator[Callable[[int], object]]:
     """Random numbers of the network (dropout, say) depend on seed and step only; the caller's generator stays."""
     with torch.random.fork_rng():
         yield lambda step: torch.manual_seed(
