@@ -64,7 +64,8 @@ def _fail(message: str, code: int = 2) -> int:
     if "Traceback" in message:
         # A worker process of the data loader wraps its error in a traceback, "package.Type: sentence" at the end.
         message = message.strip().splitlines()[-1].partition(": ")[2]
-    print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # of several processes, one speaks for all
+        print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -83,7 +84,8 @@ def _dispatch(args: Sequence[str] | None) -> None:
 
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
-    from posegrad.train.run import evaluate, stored_config, train
+    from posegrad.train.resume import stored_config
+    from posegrad.train.run import evaluate, train
 
     words = list(sys.argv[1:] if args is None else args)
     run = _resumed(words)
@@ -95,7 +97,8 @@ def _dispatch(args: Sequence[str] | None) -> None:
         args=words,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    print(report.table)
+    if report.table:
+        print(report.table)
 
 
 if __name__ == "__main__":

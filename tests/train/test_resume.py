@@ -22,7 +22,7 @@ from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.errors import Stopped
 from posegrad.train.files import hold, write_bytes
 from posegrad.train.record import Recorder
-from posegrad.train.run import stored_config
+from posegrad.train.resume import stored_config
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], 
     """Do something in the middle of a run, once."""
     count = Recorder.count
 
-    def counting(self: Recorder, terms: object) -> None:
-        count(self, terms)  # pyright: ignore
+    def counting(self: Recorder, values: dict[str, float]) -> None:
+        count(self, values)
         if self.counters.step == step:
             monkeypatch.setattr(Recorder, "count", count)
             action()
@@ -53,7 +53,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], 
 
 def results(folder: Path) -> tuple[object, str, dict[str, torch.Tensor]]:
     metrics = json.loads((folder / "metrics.json").read_text())
-    training = {k: v for k, v in metrics["training"].items() if "second" not in k}
+    training = {k: v for k, v in metrics["training"].items() if "second" not in k and "waiting" not in k}
     return (
         (metrics["test"], training),
         (folder / "log.jsonl").read_text(),
@@ -159,7 +159,8 @@ def test_killed_at_ten_random_moments(config: TrainConfig, tmp_path: Path) -> No
     config = replace(config, optimizer=replace(config.optimizer, steps=200))
     begin = time.monotonic()
     whole = start(words_of(at(config, tmp_path / "whole")))
-    assert whole.wait() == 0, whole.stderr
+    whole.communicate()
+    assert whole.returncode == 0
     seconds = time.monotonic() - begin
     rng = random.Random(0)
     for attempt in range(10):

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
+from posegrad.train.build import build_network
 from posegrad.train.config import EvalConfig
 from posegrad.train.files import write_json
-from posegrad.train.loop import build_network
 
 
 def read_log(config: TrainConfig) -> list[dict]:

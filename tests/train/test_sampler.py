@@ -2,11 +2,11 @@ from itertools import islice
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from posegrad.data import Augmentation, CropDataset
 from posegrad.train import DataConfig, open_source
-from posegrad.train.sampler import Batches, EpochCrops
+from posegrad.train.feed import Feed
+from posegrad.train.sampler import Batches
 
 
 def take(count: int, *args: int, **options: int) -> list[list[tuple[int, int]]]:
@@ -47,8 +47,8 @@ def test_workers_give_every_crop_the_changes_of_its_epoch(dataset) -> None:
     source = open_source(DataConfig(root=dataset, keypoints=8))
     crops = CropDataset(source.train[:6], size=32, augmentation=Augmentation(), seed=2)
     batches = Batches(6, 3, seed=2)
-    loader = DataLoader(EpochCrops(crops), batch_sampler=batches, num_workers=1)
-    for places, batch in zip(islice(batches, 4), loader, strict=False):
-        for (epoch, index), image in zip(places, batch["image"], strict=True):
+    feed = Feed(crops, batches, workers=1, device=torch.device("cpu"), skip_bad=False)
+    for places in islice(batches, 4):
+        for (epoch, index), image in zip(places, feed.next().crops["image"], strict=True):
             crops.set_epoch(epoch)
             assert torch.equal(crops[index]["image"], image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Counters:
     Attributes:
         step: steps done, which is the number of the next batch. steps: planned.
         epoch, batch: of the next batch, its place in the epoch.
-        seconds: of the loop.
+        seconds: of the loop. waited: of them, for crops.
+        left_out: one line for every image that could not be read.
         pose_steps, failed: steps with the pose loss, and the sum of the shares of failed items over them.
         skipped, in_a_row: steps left out for a gradient that is not finite, and of those the last ones.
         unlogged_steps, unlogged_failed: as `pose_steps` and `failed`, since the last line of the log.
@@ -48,6 +49,8 @@ class Counters:
     unlogged_steps: int = 0
     unlogged_failed: float = 0.0
     log_bytes: int = 0
+    waited: float = 0.0
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

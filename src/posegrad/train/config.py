@@ -96,6 +96,8 @@ class DataConfig:
     """Embedded dataset: views from all of SO(3), 4 to 10 diameters away, not the upper hemisphere, 4 to 7."""
     cache: Path | None = None
     """Where the embedded dataset is kept; None: $POSEGRAD_CACHE, else the user's cache folder."""
+    skip_bad: bool = False
+    """Leave out images that are missing or damaged, and name each once; else the first one ends the run."""
     workers: int = 0
     """Processes that prepare crops; 0: the main process does."""
 
@@ -126,6 +128,9 @@ class ModelConfig:
     weights: Path | None = None
     """State dict of the backbone, matched by name (.safetensors) or by name or the order of shapes (.pth, .pt);
     None: random weights. Nothing is ever downloaded."""
+    norm: Literal["batch", "group", "frozen"] = "batch"
+    """Normalisation: over the batch; over groups of channels of each item, so that processes and --accumulate change
+    nothing; or with the statistics of loaded --weights."""
     width: int = 64
     """Channels of the feature pyramid."""
     confidence: bool = True
@@ -189,7 +194,9 @@ class OptimizerConfig:
     max_minutes: float | None = None
     """Wall-clock limit of the training loop, minutes: the schedule is shortened to end within it."""
     batch_size: int = 32
-    """Crops per step."""
+    """Crops per step, over all processes and parts."""
+    accumulate: int = 1
+    """Parts of each process's share of a batch that go through the network one after the other, to save memory."""
     lr: float = 2e-3
     """Peak learning rate."""
     backbone_lr: float = 1.0
@@ -211,6 +218,7 @@ class OptimizerConfig:
         if self.max_minutes is not None:
             _positive("max-minutes", self.max_minutes)
         _at_least("batch-size", self.batch_size, 1)
+        _at_least("accumulate", self.accumulate, 1)
         _positive("lr", self.lr)
         _not_negative("backbone-lr", self.backbone_lr)
         _not_negative("weight-decay", self.weight_decay)

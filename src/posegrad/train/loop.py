@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
-from posegrad.nn import KeypointPoseNet, load_backbone_weights
+from posegrad.nn import KeypointPoseNet
+from posegrad.train.build import convolution_precision, training_crops
 from posegrad.train.checkpoint import Checkpoint, Counters, write_checkpoint
-from posegrad.train.config import RunConfig, TrainConfig
+from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
+from posegrad.train.feed import Feed, Share
 from posegrad.train.identity import crops_hash, settings_hash
-from posegrad.train.objective import Objective, pnp_layer
+from posegrad.train.objective import Counts, Objective
 from posegrad.train.optimizer import make_optimizer
+from posegrad.train.parallel import Processes
 from posegrad.train.record import Recorder
-from posegrad.train.sampler import Batches, EpochCrops
+from posegrad.train.resume import resume_command
+from posegrad.train.sampler import Batches
 from posegrad.train.schedule import Schedule, learning_rate
-from posegrad.train.signals import StopSignals, ignore_stop_signals
+from posegrad.train.signals import StopSignals
 from posegrad.train.source import Source
 
-__all__ = ["Trained", "build_network", "convolution_precision", "fit"]
+__all__ = ["Trained", "fit"]
 
 
 # A step whose gradient is not finite is left out; after this many in a row the run has come apart.
@@ -40,102 +40,23 @@ _MOST_SKIPPED = 20
 @dataclass(frozen=True)
 class Trained:
     """Outcome of `fit`: steps done, share of them with the pose loss, share of items whose PnP failed in those, steps
-    left out because their gradient was not finite, seconds of the loop."""
+    left out because their gradient was not finite, images that could not be read, seconds of the loop, share of them
+    spent waiting for crops (without workers: preparing them)."""
 
     steps: int
     pose_share: float
     failed_share: float
     skipped: int
+    left_out: list[str]
     seconds: float
     images_per_second: float
+    waiting_share: float
+    processes: int
     precision: str
 
 
-def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtype:
-    """The dtype of the convolutions: "auto" is bfloat16 where the hardware multiplies it natively."""
-    if config.precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-            native = device.type == "cpu" and probe is not None and bool(probe())
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-
-
-def accelerator() -> Accelerator:
-    """Where to run: CUDA if there is one, else the CPU (Apple's GPUs have no float64, which the poses need)."""
-    return Accelerator(cpu=not torch.cuda.is_available())
-
-
-def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
-    """The network of a configuration: random weights by its seed, those of the backbone from its file.
-
-    Raises:
-        RunError: unknown backbone, unusable weights, impossible sizes.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return _build_network(config, load_weights)
-
-
-def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
-    try:
-        net = KeypointPoseNet(
-            config.data.keypoints,
-            config.model.backbone,
-            image_size=config.data.image_size,
-            width=config.model.width,
-            confidence=config.model.confidence,
-            sharpness=config.model.sharpness,
-            pnp=pnp_layer(config.loss),
-        )
-        if load_weights and config.model.weights is not None:
-            load_backbone_weights(net, config.model.weights)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    # 1.3 to 1.6 times as fast as the default layout, on CPU in float32 and bfloat16 alike.
-    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def training_crops(config: TrainConfig, source: Source) -> CropDataset:
-    """The training instances as augmented crops."""
-    data, full = config.data, Augmentation()
-    scaled = (
-        "brightness",
-        "contrast",
-        "color",
-        "blur_probability",
-        "noise_probability",
-        "cutout_probability",
-    )
-    augmentation = Augmentation(
-        shift=data.shift,
-        scale=data.scale,
-        rotation_deg=data.rotation,
-        **{name: data.augment * getattr(full, name) for name in scaled},
-    )
-    novel_views = None
-    if data.novel_views > 0:
-        novel_views = NovelViews(
-            texture_mesh(source.mesh, source.train),
-            share=data.novel_views,
-            angle_deg=data.view_angle,
-            swap=data.swap_background,
-            repaint=data.repaint,
-        )
-    return CropDataset(
-        source.train,
-        size=config.data.image_size,
-        padding=config.data.padding,
-        augmentation=augmentation,
-        novel_views=novel_views,
-        seed=config.run.seed,
-    )
-
-
 class _Saver:
-    """Writes checkpoints of a run, at most one in `every` seconds unless asked."""
+    """Writes checkpoints of a run; of several processes the first does."""
 
     def __init__(
         self,
@@ -148,13 +69,43 @@ class _Saver:
         self.last = time.perf_counter()
 
     def due(self, every: float) -> bool:
+        """Whether the last one is `every` seconds old."""
         return time.perf_counter() - self.last >= every
 
     def save(self) -> None:
-        self.recorder.flush()
-        counters = self.recorder.counters
-        write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
+        if self.recorder.writes:
+            self.recorder.flush()
+            counters = self.recorder.counters
+            write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
         self.last = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """What all processes know before a step: they do it, finish, stop or fail together."""
+
+    failed: bool
+    stop: bool
+    progress: float
+    counts: Counts
+    left_out: bool
+
+
+def _agree(
+    processes: Processes, share: Share, objective: Objective, progress: float, signal_number: int | None
+) -> _Agreement:
+    counts = objective.counts(share.crops) if share.crops else Counts(0, 0)
+    failed, stop, progress, items, keypoints, left_out = processes.sum(
+        [
+            share.error is not None,
+            signal_number is not None,
+            progress if processes.first else 0.0,  # the first one's clock decides
+            counts.items,
+            counts.keypoints,
+            len(share.left_out),
+        ]
+    )
+    return _Agreement(failed > 0, stop > 0, progress, Counts(items, keypoints), left_out > 0)
 
 
 def fit(
@@ -162,6 +113,7 @@ def fit(
     net: KeypointPoseNet,
     source: Source,
     recorder: Recorder,
+    processes: Processes,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train `net` in place; every line of the log goes to `recorder`, and checkpoints to its folder.
@@ -171,6 +123,7 @@ def fit(
         net: its weights as built; those of `checkpoint` replace them.
         source: training images.
         recorder: of the run folder; made with the counters of `checkpoint`.
+        processes: that train together, each on its share of every batch.
         checkpoint: where to go on, to the same numbers as without a break.
 
     Raises:
@@ -178,8 +131,7 @@ def fit(
         DatasetError: an image is missing or damaged.
         Stopped: SIGINT or SIGTERM came; the checkpoint is that of the last step.
     """
-    parallel = accelerator()
-    options, device = config.optimizer, parallel.device
+    options, device, done = config.optimizer, processes.device, recorder.counters
     precision = convolution_precision(config.run, device)
     crops = training_crops(config, source)
     identity = settings_hash(config), crops_hash(source.train)
@@ -188,56 +140,75 @@ def fit(
     if checkpoint is not None:
         checkpoint.check(*identity)
         checkpoint.restore(net, optimizer)
-    done = recorder.counters
-    rank, world = parallel.process_index, parallel.num_processes
     batches = Batches(
-        len(crops), options.batch_size, seed=config.run.seed, first=done.step, rank=rank, world=world
+        len(crops),
+        options.batch_size,
+        seed=config.run.seed,
+        first=done.step,
+        rank=processes.rank,
+        world=processes.count,
     )
+    processes.check_share(batches.batch_size, options.accumulate)
+    processes.same_weights(net)
     schedule = Schedule(options, len(crops), batches.batch_size, elapsed=done.seconds)
     done.steps = schedule.steps
     objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
     saver = _Saver(recorder, net, optimizer, identity)
-    loader = DataLoader(
-        EpochCrops(crops),
-        batch_sampler=batches,
-        num_workers=config.data.workers,
-        worker_init_fn=ignore_stop_signals,
-    )
     net.train()
     with (
         StopSignals() as signals,
-        _steps_draw_from(config.run.seed) as seeded,
-        tqdm(total=schedule.steps, initial=done.step, desc="train", unit="step", dynamic_ncols=True) as bar,
+        _steps_draw_from(config.run.seed, processes.rank) as seeded,
+        tqdm(
+            total=schedule.steps,
+            initial=done.step,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            disable=not processes.first,
+        ) as bar,
     ):
-        queue = iter(loader)
-        while (progress := schedule.progress(done.step)) < 1:
+        waited = done.waited
+        feed = Feed(crops, batches, workers=config.data.workers, device=device, skip_bad=config.data.skip_bad)
+        while True:
+            finished = schedule.progress(done.step) >= 1
+            share = Share() if finished else feed.next()
+            agreed = _agree(processes, share, objective, schedule.progress(done.step), signals.received)
+            if agreed.failed:
+                # The others have nothing to say: the message of one is enough.
+                raise share.error if share.error is not None else RunError("")
+            if agreed.stop:
+                saver.save()
+                raise _stopped(recorder, processes, signals.received)
+            if agreed.progress >= 1:
+                break
+            if agreed.left_out:
+                recorder.left_out(processes.gather(share.left_out))
+            progress = agreed.progress
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
-            batch = {name: value.to(device) for name, value in next(queue).items()}
             seeded(done.step)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                seen = net(batch["image"])
-            terms = objective(seen, batch, progress)
             logged = done.step % config.run.log_every == 0
-            norms = terms.gradient_norms() if logged else {}
             optimizer.zero_grad()
-            terms.total.backward()
+            values: dict[str, float] = {}
+            for part in share.parts(options.accumulate):
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    seen = net(part["image"])
+                terms = objective(seen, part, progress, agreed.counts)
+                _add(values, terms.values() | (terms.squared_gradients() if logged else {}))
+                terms.total.backward()
+            processes.sum_gradients(net.parameters())
+            values = dict(zip(values, processes.sum(list(values.values())), strict=True))
             norm = nn.utils.clip_grad_norm_(net.parameters(), options.clip)
             _step(optimizer, norm, done)
-            recorder.count(terms)
+            recorder.count(values)
             done.step += 1
             done.epoch, done.batch = divmod(done.step, batches.per_epoch)
-            done.seconds = schedule.seconds
+            done.seconds, done.waited = schedule.seconds, waited + feed.waited
             bar.update()
             if logged:
                 lr = optimizer.param_groups[0]["lr"]
-                bar.set_postfix_str(recorder.log(done.step, progress, lr, float(norm), terms, norms))
-            if signals.received is not None:
-                saver.save()
-                raise Stopped(
-                    f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(recorder.folder)}",
-                    signals.received,
-                )
+                line = recorder.log(progress, lr, objective.beta(progress), float(norm), values)
+                bar.set_postfix_str(line)
             if saver.due(60 * config.run.checkpoint_minutes):
                 saver.save()
     # The last one: what follows, evaluation and pictures, can be done again from here.
@@ -247,23 +218,32 @@ def fit(
         pose_share=done.pose_steps / done.step,
         failed_share=done.failed / max(done.pose_steps, 1),
         skipped=done.skipped,
+        left_out=done.left_out,
         seconds=done.seconds,
         images_per_second=done.step * batches.batch_size / done.seconds,
+        waiting_share=done.waited / done.seconds,
+        processes=processes.count,
         precision=str(precision).removeprefix("torch."),
     )
 
 
-def resume_command(folder: Path) -> str:
-    """The words that go on with a run."""
-    return f"posegrad train --resume {shlex.quote(str(folder))}"
+def _add(total: dict[str, float], part: dict[str, float]) -> None:
+    for name, value in part.items():
+        total[name] = total.get(name, 0.0) + value
+
+
+def _stopped(recorder: Recorder, processes: Processes, signal_number: int | None) -> Stopped:
+    done = recorder.counters
+    how = f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(recorder.folder)}"
+    return Stopped(how if processes.first else "", signal_number or signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def _steps_draw_from(seed: int) -> Iterator[Callable[[int], object]]:
-    """Random numbers of the network (dropout, say) depend on seed and step only; the caller's generator stays."""
+def _steps_draw_from(seed: int, rank: int) -> Iterator[Callable[[int], object]]:
+    """Random numbers of the network (dropout, say) depend on seed, process and step; the caller's generator stays."""
     with torch.random.fork_rng():
         yield lambda step: torch.manual_seed(
-            int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+            int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
         )
 
 

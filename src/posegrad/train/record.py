@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from posegrad.nn import KeypointPoseNet
 from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.files import check_writable, plain, writable, write_bytes
-from posegrad.train.objective import Terms
 
-__all__ = ["Recorder", "read_run"]
+__all__ = ["Recorder", "read_run", "write_model"]
 
 _OF_EARLIER_RUNS = (
     CHECKPOINT,  # first: without it and without metrics.json a run begins at its beginning
@@ -37,14 +40,25 @@ class Recorder:
         folder: the run folder; what an earlier run left there is replaced.
         config: settings.
         counters: of a checkpoint, to go on there: the log is cut to its length then, TensorBoard's rewritten.
+        writes: False in all processes but the first, which only count.
 
     Raises:
         RunError: the folder cannot be created or written; the log is shorter than the checkpoint says.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, counters: Counters | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, config: TrainConfig, counters: Counters | None = None, *, writes: bool = True
+    ) -> None:
+        self.folder, self.writes = folder, writes
         self.counters = Counters() if counters is None else counters
+        self._board: SummaryWriter | None = None
+        self._log: FileIO | None = None
+        self._unlogged_left_out: list[str] = []
+        if writes:
+            self._open(config, counters)
+
+    def _open(self, config: TrainConfig, counters: Counters | None) -> None:
+        folder = self.folder
         check_writable(folder)
         log = folder / "log.jsonl"
         with writable(log):
@@ -58,7 +72,6 @@ class Recorder:
             self._log = log.open("r+b", buffering=0)
             self._log.truncate(self.counters.log_bytes)
             self._log.seek(0, os.SEEK_END)
-        self._board: SummaryWriter | None = None
         for line in self.lines() if counters is not None else ():
             self._add_scalars(line)
 
@@ -66,46 +79,70 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         if self._board is not None:
             with writable(self.folder / "events.out.tfevents.*"):
                 self._board.close()
 
-    def count(self, terms: Terms) -> None:
+    def count(self, values: dict[str, float]) -> None:
         """Every step: count the failed items."""
-        if terms.failed is not None:
-            failed, counters = float(terms.failed), self.counters
-            counters.pose_steps, counters.failed = counters.pose_steps + 1, counters.failed + failed
+        if "failed" in values:
+            counters = self.counters
+            counters.pose_steps, counters.failed = counters.pose_steps + 1, counters.failed + values["failed"]
             counters.unlogged_steps += 1
-            counters.unlogged_failed += failed
+            counters.unlogged_failed += values["failed"]
+
+    def left_out(self, lines: list[str]) -> None:
+        """Images that could not be read: each is told once, and in the next line of the log."""
+        for line in lines:
+            if line not in self.counters.left_out:
+                self.counters.left_out.append(line)
+                self._unlogged_left_out.append(line)
+                if self.writes:
+                    tqdm.write(f"posegrad: left out: {line}", file=sys.stderr)
 
     def log(
-        self, step: int, progress: float, lr: float, weight_norm: float, terms: Terms, norms: dict[str, float]
+        self, progress: float, lr: float, beta: float, weight_norm: float, values: dict[str, float]
     ) -> str:
-        """Append one step to log.jsonl and TensorBoard; returns a short line for the progress bar."""
+        """Append the last step to log.jsonl and TensorBoard.
+
+        Args:
+            progress, lr, beta, weight_norm: at that step.
+            values: losses by name, and squared norms of gradients, whose names start with `grad_`.
+
+        Returns:
+            A short line for the progress bar.
+        """
         c = self.counters
+        losses = {name: value for name, value in values.items() if not name.startswith("grad_")}
         entry: dict[str, Any] = {
-            "step": step,
+            "step": c.step,
             "progress": round(progress, 6),
             "lr": lr,
-            "loss": float(terms.total.detach()),
-            "l_h": float(terms.heatmap.detach()),
-            "l_p": None if terms.pose is None else float(terms.pose.detach()),
-            "beta": terms.beta,
-            "failed": c.unlogged_failed / c.unlogged_steps if c.unlogged_steps else None,
-            "grad_weights": weight_norm,
-            **norms,
+            "l_p": None,
+            **losses,
         }
+        entry |= {"beta": beta, "failed": c.unlogged_failed / c.unlogged_steps if c.unlogged_steps else None}
+        entry["grad_weights"] = weight_norm
+        entry |= {name: math.sqrt(values[name]) for name in values if name.startswith("grad_")}
+        if self._unlogged_left_out:
+            entry["left_out"] = self._unlogged_left_out
+        self._unlogged_left_out = []
         c.unlogged_failed, c.unlogged_steps = 0.0, 0
-        with writable(self.folder / "log.jsonl"):
-            self._log.write((json.dumps(plain(entry)) + "\n").encode())
-        self._add_scalars(entry)
+        self._append(entry)
         parts = [f"l_h {entry['l_h']:.3f}"]
         if entry["l_p"] is not None:
             parts.append(f"l_p {entry['l_p']:.5f}")
         if entry["failed"] is not None:
             parts.append(f"failed {entry['failed']:.1%}")
         return " ".join(parts)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        if self._log is not None:
+            with writable(self.folder / "log.jsonl"):
+                self._log.write((json.dumps(plain(entry)) + "\n").encode())
+            self._add_scalars(entry)
 
     def _add_scalars(self, entry: dict[str, Any]) -> None:
         with writable(self.folder / "events.out.tfevents.*"):
@@ -114,25 +151,27 @@ class Recorder:
                     old.unlink()
                 self._board = SummaryWriter(str(self.folder))
             for name, value in entry.items():
-                if name != "step" and value is not None:
+                if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, entry["step"])
 
     def flush(self) -> None:
         """Bring the log to the disk and note its length: a checkpoint must not know more than the log."""
+        if self._log is None:
+            return
         with writable(self.folder / "log.jsonl"):
             os.fsync(self._log.fileno())
         self.counters.log_bytes = self._log.tell()
 
-    def model(self, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
-        """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
-        state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-        write_bytes(self.folder / "model.safetensors", save(state))
-        points = json.dumps(np.asarray(keypoints).tolist()) + "\n"
-        write_bytes(self.folder / "keypoints.json", points.encode())
-
     def lines(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl."""
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+
+
+def write_model(folder: Path, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
+    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(state))
+    write_bytes(folder / "keypoints.json", (json.dumps(np.asarray(keypoints).tolist()) + "\n").encode())
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:

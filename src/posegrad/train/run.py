@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from posegrad.data import DatasetError
 from posegrad.nn import KeypointPoseNet
+from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.config import DataConfig, EvalConfig, TrainConfig
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import Predictions, mean_pose, measure, predict, table
+from posegrad.train.feed import readable
 from posegrad.train.files import check_writable, hold, write_json
-from posegrad.train.identity import contradiction
-from posegrad.train.loop import (
-    Trained,
-    accelerator,
-    build_network,
-    convolution_precision,
-    fit,
-    resume_command,
-)
+from posegrad.train.loop import Trained, fit
+from posegrad.train.parallel import Processes, accelerator
 from posegrad.train.pictures import draw_curves, draw_poses
-from posegrad.train.record import Recorder, read_run
+from posegrad.train.record import Recorder, read_run, write_model
+from posegrad.train.resume import check_resumable, finished_metrics, protect, resume_command
 from posegrad.train.source import Source, open_source
 
-__all__ = ["Report", "evaluate", "stored_config", "train"]
+__all__ = ["Report", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
@@ -90,44 +86,59 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
     config = replace(config, data=_absolute(config.data))
     folder, checkpoint = config.run.out, None
     if resume is not None:
-        _check_resumable(config, resume)
+        check_resumable(config, resume)
         folder, checkpoint = resume, read_checkpoint(resume)
         if checkpoint is None and (resume / "metrics.json").is_file():
-            metrics = _finished(resume)
+            metrics = finished_metrics(resume)
             return Report(metrics, table(metrics))
     elif not overwrite:
-        _protect(folder)
+        protect(folder)
     check_writable(folder)
-    with hold(folder):
-        # The network before the data: a wrong name of a backbone must not wait for the dataset to be rendered.
-        net = build_network(config, load_weights=checkpoint is None)
-        source = open_source(config.data)
+    processes = Processes()
+    # The network before the data: a wrong name of a backbone must not wait for the dataset to be rendered.
+    net = build_network(config, load_weights=checkpoint is None)
+    with hold(folder) if processes.first else nullcontext():
+        with processes.first_goes_first():
+            source = open_source(config.data)
+        source, left_out = _tested(source, config.data.skip_bad)
         counters = None if checkpoint is None else checkpoint.counters
         before = 0.0 if counters is None else counters.seconds
-        with Recorder(folder, config, counters) as recorder:
-            trained = fit(config, net, source, recorder, checkpoint)
-            log = recorder.lines()
+        with Recorder(folder, config, counters, writes=processes.first) as recorder:
+            recorder.left_out(left_out)
+            trained = fit(config, net, source, recorder, processes, checkpoint)
+        processes.end()
+        if not processes.first:
+            return Report({}, "")
         try:
-            recorder.model(net, source.keypoints)
-            found = _predict(config, net, source, source.keypoints)
-            metrics = _compare(source, found)
-            summary = _summary(source, config, metrics, trained)
+            report, summary = _evaluate(config, net, source, trained, folder)
+            draw_curves(recorder.lines(), folder / "curves.png")
             summary["seconds"] = time.perf_counter() - begin + before
             write_json(folder / "metrics.json", summary)
-            draw_curves(log, folder / "curves.png")
-            draw_poses(source, found, folder / "pictures", config.run.pictures)
         except KeyboardInterrupt as interrupt:
             message = f"stopped after the last step; evaluate it with: {resume_command(folder)}"
             raise Stopped(message, signal.SIGINT) from interrupt
         # From here on the run is finished: there is nothing to resume.
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Report(metrics, table(metrics))
+    return report
 
 
-def _summary(
-    source: Source, config: TrainConfig, metrics: dict[str, dict[str, float]], trained: Trained
-) -> dict[str, Any]:
-    return {
+def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
+    """Read the held-out pictures once: a damaged one must not come to light only after the training."""
+    test, bad = readable(source.test)
+    if bad and (not skip_bad or not test):
+        raise DatasetError(bad[0] if skip_bad else f"{bad[0].rstrip('.')}, or pass --skip-bad.")
+    return replace(source, test=test), bad
+
+
+def _evaluate(
+    config: TrainConfig, net: KeypointPoseNet, source: Source, trained: Trained, folder: Path
+) -> tuple[Report, dict[str, Any]]:
+    """Write the network, evaluate it and draw; the report, and the content of metrics.json."""
+    write_model(folder, net, source.keypoints)
+    found = _predict(config, net, source, source.keypoints)
+    metrics = _compare(source, found)
+    draw_poses(source, found, folder / "pictures", config.run.pictures)
+    summary: dict[str, Any] = {
         "dataset": source.name,
         "loss": config.loss.loss,
         "test": metrics,
@@ -137,61 +148,16 @@ def _summary(
             "share_of_steps_with_pose_loss": trained.pose_share,
             "failed_share": trained.failed_share,
             "skipped_steps": trained.skipped,
+            "left_out": trained.left_out,
             "seconds": trained.seconds,
             "images_per_second": trained.images_per_second,
+            "waiting_for_data_share": trained.waiting_share,
+            "processes": trained.processes,
             "precision": trained.precision,
             "threads": torch.get_num_threads(),
         },
     }
-
-
-def _finished(folder: Path) -> dict[str, dict[str, float]]:
-    path = folder / "metrics.json"
-    try:
-        rows = json.loads(path.read_text())["test"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}; posegrad eval {folder} measures again") from error
-    return {name: {key: math.inf if v is None else v for key, v in row.items()} for name, row in rows.items()}
-
-
-def stored_config(folder: Path) -> TrainConfig:
-    """Settings of a run, finished or not.
-
-    Raises:
-        RunError: the folder is not one of a run, or its config.json is damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise RunError(f"{folder} has no config.json: not the folder of a `posegrad train`")
-    try:
-        config = TrainConfig.from_json(path.read_text())
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}; put a good copy there") from error
-    return replace(config, run=replace(config.run, out=folder))
-
-
-def _check_resumable(config: TrainConfig, folder: Path) -> None:
-    stored = stored_config(folder)
-    if config.run.out.resolve() != folder.resolve():
-        raise RunError(f"--out: got {config.run.out}, but --resume {folder} says the folder: leave one out")
-    if difference := contradiction(config, stored):
-        raise RunError(f"{difference}: leave it out, or start a new run without --resume")
-
-
-def _protect(folder: Path) -> None:
-    """Refuse to replace an unfinished run: hours of work, perhaps."""
-    try:
-        checkpoint = read_checkpoint(folder)
-    except RunError:
-        checkpoint = None
-        if (folder / CHECKPOINT).is_file():
-            raise
-    if checkpoint is not None:
-        counters = checkpoint.counters
-        raise RunError(
-            f"--out: {folder} holds an unfinished run (step {counters.step} of {counters.steps}): go on with "
-            f"{resume_command(folder)}, choose another folder, or replace it with --overwrite"
-        )
+    return Report(metrics, table(metrics)), summary
 
 
 def evaluate(config: EvalConfig) -> Report:
@@ -209,6 +175,8 @@ def evaluate(config: EvalConfig) -> Report:
     data = replace(data, **changes)
     _set_threads(settings.run.threads)
     source = open_source(data)
+    if data.skip_bad:
+        source, _ = _tested(source, skip_bad=True)
     net = build_network(settings, load_weights=False)
     try:
         net.load_state_dict(state)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
-from posegrad.data import CropDataset
-
-__all__ = ["Batches", "EpochCrops"]
+__all__ = ["Batches", "Place"]
 
 Place = tuple[int, int]
 """(epoch, index): a crop and the random changes made to it."""
@@ -60,17 +57,3 @@ class Batches(Sampler[list[Place]]):
                 batch = order[number * self.batch_size : (number + 1) * self.batch_size]
                 yield [(epoch, index) for index in batch[self.rank :: self.world].tolist()]
             epoch, skipped = epoch + 1, 0
-
-
-class EpochCrops(Dataset):
-    """Crops by `(epoch, index)`, so that workers prepare the next epoch while this one is still in use."""
-
-    def __init__(self, crops: CropDataset) -> None:
-        self.crops = crops
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __getitem__(self, place: Place) -> dict[str, torch.Tensor]:
-        epoch, index = place
-        return self.crops.crop(index, epoch)
