@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -284,23 +285,24 @@ def test_a_second_process_is_refused(config: TrainConfig) -> None:
         train(config)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(config: TrainConfig, stopped: Path, whole: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(
+    stopped: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (stopped / CHECKPOINT).read_bytes()
+    resume = ["train", "--resume", str(stopped)]
     # No file larger than 100 kB: the small ones can be written, the checkpoint cannot.
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); " + COMMAND
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", limited, "train", "--resume", str(stopped)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    line = [line for line in done.stderr.splitlines() if line.startswith("posegrad: ")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert cli.main(resume) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    line = [line for line in capsys.readouterr().err.splitlines() if line.startswith("posegrad: ")]
     assert len(line) == 1
     assert f"cannot write {stopped / CHECKPOINT} (File too large): make room there" in line[0]
     assert (stopped / CHECKPOINT).read_bytes() == before
     assert not (stopped / f".{CHECKPOINT}.part").exists()
-    train(config, resume=stopped)
+    assert cli.main(resume) == 0
     assert_same(stopped, whole)
 
 

@@ -133,7 +133,8 @@ class KeypointPoseNet(nn.Module):
         self.stride = FINEST_STRIDE
         self.backbone = create_backbone(backbone, image_size)
         self.fusion = FeatureFusion(self.backbone.channels, width)
-        self.to_logits = nn.Conv2d(width, num_keypoints, 1)
+        # Without a bias: the softmax does not see it, so that its gradient is rounding noise, which Adam would blow up.
+        self.to_logits = nn.Conv2d(width, num_keypoints, 1, bias=False)
         self.to_confidence = ConfidenceHead(num_keypoints, width) if confidence else None
         self.pnp = PnP() if pnp is None else pnp
         self.fixed_statistics = False
