@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from posegrad.nn import KeypointPoseNet
 from posegrad.train.build import convolution_precision, training_crops
-from posegrad.train.checkpoint import Checkpoint, Counters, write_checkpoint
+from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.feed import Feed, Share
@@ -55,59 +55,6 @@ class Trained:
     precision: str
 
 
-class _Saver:
-    """Writes checkpoints of a run; of several processes the first does."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        net: KeypointPoseNet,
-        optimizer: torch.optim.Optimizer,
-        identity: tuple[str, str],
-    ) -> None:
-        self.recorder, self.net, self.optimizer, self.identity = recorder, net, optimizer, identity
-        self.last = time.perf_counter()
-
-    def due(self, every: float) -> bool:
-        """Whether the last one is `every` seconds old."""
-        return time.perf_counter() - self.last >= every
-
-    def save(self) -> None:
-        if self.recorder.writes:
-            self.recorder.flush()
-            counters = self.recorder.counters
-            write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
-        self.last = time.perf_counter()
-
-
-@dataclass(frozen=True)
-class _Agreement:
-    """What all processes know before a step: they do it, finish, stop or fail together."""
-
-    failed: bool
-    stop: bool
-    progress: float
-    counts: Counts
-    left_out: bool
-
-
-def _agree(
-    processes: Processes, share: Share, objective: Objective, progress: float, signal_number: int | None
-) -> _Agreement:
-    counts = objective.counts(share.crops) if share.crops else Counts(0, 0)
-    failed, stop, progress, items, keypoints, left_out = processes.sum(
-        [
-            share.error is not None,
-            signal_number is not None,
-            progress if processes.first else 0.0,  # the first one's clock decides
-            counts.items,
-            counts.keypoints,
-            len(share.left_out),
-        ]
-    )
-    return _Agreement(failed > 0, stop > 0, progress, Counts(items, keypoints), left_out > 0)
-
-
 def fit(
     config: TrainConfig,
     net: KeypointPoseNet,
@@ -131,35 +78,13 @@ def fit(
         DatasetError: an image is missing or damaged.
         Stopped: SIGINT or SIGTERM came; the checkpoint is that of the last step.
     """
-    options, device, done = config.optimizer, processes.device, recorder.counters
-    precision = convolution_precision(config.run, device)
-    crops = training_crops(config, source)
-    identity = settings_hash(config), crops_hash(source.train)
-    net.to(device)
-    optimizer = make_optimizer(net, options)
-    if checkpoint is not None:
-        checkpoint.check(*identity)
-        checkpoint.restore(net, optimizer)
-    batches = Batches(
-        len(crops),
-        options.batch_size,
-        seed=config.run.seed,
-        first=done.step,
-        rank=processes.rank,
-        world=processes.count,
-    )
-    processes.check_share(batches.batch_size, options.accumulate)
-    processes.same_weights(net)
-    schedule = Schedule(options, len(crops), batches.batch_size, elapsed=done.seconds)
-    done.steps = schedule.steps
-    objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
-    saver = _Saver(recorder, net, optimizer, identity)
-    net.train()
+    loop = _Loop(config, net, source, recorder, processes, checkpoint)
+    done = recorder.counters
     with (
         StopSignals() as signals,
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
         tqdm(
-            total=schedule.steps,
+            total=done.steps,
             initial=done.step,
             desc="train",
             unit="step",
@@ -167,75 +92,160 @@ def fit(
             disable=not processes.first,
         ) as bar,
     ):
-        waited = done.waited
-        feed = Feed(crops, batches, workers=config.data.workers, device=device, skip_bad=config.data.skip_bad)
-        while True:
-            finished = schedule.progress(done.step) >= 1
-            share = Share() if finished else feed.next()
-            agreed = _agree(processes, share, objective, schedule.progress(done.step), signals.received)
-            if agreed.failed:
-                # The others have nothing to say: the message of one is enough.
-                raise share.error if share.error is not None else RunError("")
-            if agreed.stop:
-                saver.save()
-                raise _stopped(recorder, processes, signals.received)
-            if agreed.progress >= 1:
-                break
-            if agreed.left_out:
-                recorder.left_out(processes.gather(share.left_out))
-            progress = agreed.progress
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
+        while (batch := loop.next(signals)) is not None:
             seeded(done.step)
-            logged = done.step % config.run.log_every == 0
-            optimizer.zero_grad()
-            values: dict[str, float] = {}
-            for part in share.parts(options.accumulate):
-                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    seen = net(part["image"])
-                terms = objective(seen, part, progress, agreed.counts)
-                _add(values, terms.values() | (terms.squared_gradients() if logged else {}))
-                terms.total.backward()
-            processes.sum_gradients(net.parameters())
-            values = dict(zip(values, processes.sum(list(values.values())), strict=True))
-            norm = nn.utils.clip_grad_norm_(net.parameters(), options.clip)
-            _step(optimizer, norm, done)
-            recorder.count(values)
-            done.step += 1
-            done.epoch, done.batch = divmod(done.step, batches.per_epoch)
-            done.seconds, done.waited = schedule.seconds, waited + feed.waited
-            bar.update()
-            if logged:
-                lr = optimizer.param_groups[0]["lr"]
-                line = recorder.log(progress, lr, objective.beta(progress), float(norm), values)
+            if line := loop.step(batch):
                 bar.set_postfix_str(line)
-            if saver.due(60 * config.run.checkpoint_minutes):
-                saver.save()
-    # The last one: what follows, evaluation and pictures, can be done again from here.
-    saver.save()
-    return Trained(
-        steps=done.step,
-        pose_share=done.pose_steps / done.step,
-        failed_share=done.failed / max(done.pose_steps, 1),
-        skipped=done.skipped,
-        left_out=done.left_out,
-        seconds=done.seconds,
-        images_per_second=done.step * batches.batch_size / done.seconds,
-        waiting_share=done.waited / done.seconds,
-        processes=processes.count,
-        precision=str(precision).removeprefix("torch."),
-    )
+            bar.update()
+    return loop.outcome()
 
 
-def _add(total: dict[str, float], part: dict[str, float]) -> None:
-    for name, value in part.items():
-        total[name] = total.get(name, 0.0) + value
+@dataclass(frozen=True)
+class _Batch:
+    """This process's share of a batch, and what all processes agree on: progress of the run, counts over all shares."""
+
+    share: Share
+    progress: float
+    counts: Counts
 
 
-def _stopped(recorder: Recorder, processes: Processes, signal_number: int | None) -> Stopped:
-    done = recorder.counters
-    how = f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(recorder.folder)}"
-    return Stopped(how if processes.first else "", signal_number or signal.SIGTERM)
+class _Loop:
+    """One step after the other; all processes go on, finish, stop and fail together."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        net: KeypointPoseNet,
+        source: Source,
+        recorder: Recorder,
+        processes: Processes,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        options, device, done = config.optimizer, processes.device, recorder.counters
+        self.config, self.net, self.recorder, self.processes = config, net, recorder, processes
+        self.precision = convolution_precision(config.run, device)
+        crops = training_crops(config, source)
+        self.identity = settings_hash(config), crops_hash(source.train)
+        net.to(device)
+        processes.prepare(net)
+        self.optimizer = make_optimizer(net, options)
+        if checkpoint is not None:
+            checkpoint.check(*self.identity)
+            checkpoint.restore(net, self.optimizer)
+        self.batches = Batches(
+            len(crops),
+            options.batch_size,
+            seed=config.run.seed,
+            first=done.step,
+            rank=processes.rank,
+            world=processes.count,
+        )
+        processes.check_share(self.batches.batch_size, options.accumulate)
+        self.objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+        self.feed = Feed(
+            crops, self.batches, workers=config.data.workers, device=device, skip_bad=config.data.skip_bad
+        )
+        self.feed.waited = done.waited
+        self.schedule = Schedule(
+            options, len(crops), self.batches.batch_size, elapsed=done.seconds, by_clock=processes.first
+        )
+        done.steps = self.schedule.steps
+        self.saved = time.perf_counter()
+        net.train()
+
+    def next(self, signals: StopSignals) -> _Batch | None:
+        """Fetch a batch; None at the end of the run."""
+        done, schedule = self.recorder.counters, self.schedule
+        share = Share() if schedule.progress(done.step) >= 1 else self.feed.next()
+        counts = self.objective.counts(share.crops) if share.crops else Counts(0, 0)
+        failed, stop, left_out, progress, items, keypoints = self.processes.sum(
+            [
+                share.error is not None,
+                signals.received is not None,
+                len(share.left_out),
+                schedule.progress(done.step) if self.processes.first else 0.0,
+                counts.items,
+                counts.keypoints,
+            ]
+        )
+        if failed:
+            # The others have nothing to say: the message of one is enough.
+            raise share.error if share.error is not None else RunError("")
+        if left_out:
+            self.recorder.left_out(self.processes.gather(share.left_out))
+        if stop:
+            self.save()
+            how = f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(self.recorder.folder)}"
+            raise Stopped(how if self.processes.first else "", signals.received or signal.SIGTERM)
+        return None if progress >= 1 else _Batch(share, progress, Counts(items, keypoints))
+
+    def step(self, batch: _Batch) -> str:
+        """Learn from a batch; a short line when it is logged."""
+        config, done, device = self.config, self.recorder.counters, self.processes.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate(batch.progress, config.optimizer.warm_up)
+        logged = done.step % config.run.log_every == 0
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for part in batch.share.parts(config.optimizer.accumulate):
+            with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+                seen = self.net(part["image"])
+            terms = self.objective(seen, part, batch.progress, batch.counts)
+            for name, value in (terms.values() | (terms.squared_gradients() if logged else {})).items():
+                values[name] = values.get(name, 0.0) + value
+            terms.total.backward()
+        self.processes.sum_gradients(self.net.parameters())
+        values = dict(zip(values, self.processes.sum(list(values.values())), strict=True))
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.optimizer.clip)
+        self._update(norm)
+        self.recorder.count(values)
+        done.step += 1
+        done.epoch, done.batch = divmod(done.step, self.batches.per_epoch)
+        done.seconds, done.waited = self.schedule.seconds, self.feed.waited
+        line = ""
+        if logged:
+            lr, beta = self.optimizer.param_groups[0]["lr"], self.objective.beta(batch.progress)
+            line = self.recorder.log(batch.progress, lr, beta, float(norm), values)
+        if time.perf_counter() - self.saved >= 60 * config.run.checkpoint_minutes:
+            self.save()
+        return line
+
+    def _update(self, norm: Tensor) -> None:
+        done = self.recorder.counters
+        if bool(norm.isfinite()):
+            self.optimizer.step()
+            done.in_a_row = 0
+            return
+        done.skipped, done.in_a_row = done.skipped + 1, done.in_a_row + 1
+        if done.in_a_row >= _MOST_SKIPPED:
+            raise RunError(
+                f"the gradient has not been finite for {done.in_a_row} steps (now at step {done.step}): lower --lr"
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint; of several processes the first does."""
+        if self.recorder.writes:
+            self.recorder.flush()
+            counters = self.recorder.counters
+            write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
+        self.saved = time.perf_counter()
+
+    def outcome(self) -> Trained:
+        """What came out, with a last checkpoint: evaluation and pictures can be done again from there."""
+        done = self.recorder.counters
+        self.save()
+        return Trained(
+            steps=done.step,
+            pose_share=done.pose_steps / done.step,
+            failed_share=done.failed / max(done.pose_steps, 1),
+            skipped=done.skipped,
+            left_out=done.left_out,
+            seconds=done.seconds,
+            images_per_second=done.step * self.batches.batch_size / done.seconds,
+            waiting_share=done.waited / done.seconds,
+            processes=self.processes.count,
+            precision=str(self.precision).removeprefix("torch."),
+        )
 
 
 @contextlib.contextmanager
@@ -244,16 +254,4 @@ def _steps_draw_from(seed: int, rank: int) -> Iterator[Callable[[int], object]]:
     with torch.random.fork_rng():
         yield lambda step: torch.manual_seed(
             int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
-        )
-
-
-def _step(optimizer: torch.optim.Optimizer, norm: Tensor, done: Counters) -> None:
-    if bool(norm.isfinite()):
-        optimizer.step()
-        done.in_a_row = 0
-        return
-    done.skipped, done.in_a_row = done.skipped + 1, done.in_a_row + 1
-    if done.in_a_row >= _MOST_SKIPPED:
-        raise RunError(
-            f"the gradient has not been finite for {done.in_a_row} steps (now at step {done.step}): lower --lr"
         )

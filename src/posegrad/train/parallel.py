@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
 from accelerate import Accelerator
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
+from tqdm import tqdm
 
 from posegrad.train.errors import RunError
 
@@ -51,11 +54,28 @@ class Processes:
                 f"--accumulate {parts}: expected at least {self.count * parts}"
             )
 
-    def same_weights(self, net: nn.Module) -> None:
-        """Give all processes the weights of the first."""
-        if self.count > 1:
-            for value in net.state_dict().values():
-                torch.distributed.broadcast(value, 0)
+    def prepare(self, net: nn.Module) -> None:
+        """Give all processes the weights of the first, and batch normalisation the statistics of the whole batch.
+
+        On CPUs, where PyTorch cannot do the latter, say that every process has its own.
+        """
+        if self.count == 1:
+            return
+        for value in net.state_dict().values():
+            torch.distributed.broadcast(value, 0)
+        if not any(
+            isinstance(m, nn.BatchNorm2d) and not getattr(net, "fixed_statistics", False)
+            for m in net.modules()
+        ):
+            return
+        if self.device.type == "cuda":
+            convert_sync_batchnorm(net)
+        elif self.first:
+            tqdm.write(
+                f"posegrad: each of {self.count} processes normalises its own share of a batch, unlike one process: "
+                "--norm group does not",
+                file=sys.stderr,
+            )
 
     def gather(self, lines: list[str]) -> list[str]:
         """The lines of all processes, each once."""

@@ -25,14 +25,23 @@ class Schedule:
         config: number of steps or epochs, and the limit of the clock.
         images, batch_size: of an epoch, of a step.
         elapsed: seconds of the loop before the run was resumed.
+        by_clock: False for all processes but the first, whose clock decides.
     """
 
-    def __init__(self, config: OptimizerConfig, images: int, batch_size: int, elapsed: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        images: int,
+        batch_size: int,
+        *,
+        elapsed: float = 0.0,
+        by_clock: bool = True,
+    ) -> None:
         steps = config.steps if config.steps is not None else round(config.epochs * images / batch_size)
         if steps < 1:
             raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
         self.steps = steps
-        self.limit = None if config.max_minutes is None else 60 * config.max_minutes
+        self.limit = None if config.max_minutes is None or not by_clock else 60 * config.max_minutes
         self.begin = time.perf_counter() - elapsed
 
     @property
