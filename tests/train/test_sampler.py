@@ -5,7 +5,7 @@ import torch
 
 from posegrad.data import Augmentation, CropDataset
 from posegrad.train import DataConfig, open_source
-from posegrad.train.feed import Feed
+from posegrad.train.feed import Feed, choose_workers
 from posegrad.train.sampler import Batches
 
 
@@ -52,3 +52,20 @@ def test_workers_give_every_crop_the_changes_of_its_epoch(dataset) -> None:
         for (epoch, index), image in zip(places, feed.next().crops["image"], strict=True):
             crops.set_epoch(epoch)
             assert torch.equal(crops[index]["image"], image)
+
+
+@pytest.mark.parametrize(
+    ("data", "threads", "workers"),
+    [
+        (DataConfig(), 2, 0),
+        (DataConfig(novel_views=0.5), 1, 0),
+        (DataConfig(novel_views=0.5), 2, 1),
+        (DataConfig(novel_views=0.5), 8, 2),
+        (DataConfig(workers=3), 1, 3),
+    ],
+)
+def test_workers_are_for_crops_that_cost_much(
+    data: DataConfig, threads: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert choose_workers(data, torch.device("cpu"), 1) == workers

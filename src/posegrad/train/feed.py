@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from posegrad.data import CropDataset, DatasetError, Instance, load_image
+from posegrad.train.config import DataConfig
 from posegrad.train.sampler import Batches, Place
 from posegrad.train.signals import ignore_stop_signals
 
-__all__ = ["Feed", "Share", "readable"]
+__all__ = ["Feed", "Share", "choose_workers", "readable"]
 
 _LEFT_OUT = "left_out"
 
@@ -110,6 +112,16 @@ class Feed:
             self.waited += time.perf_counter() - begin
         left_out = [line for lines in batch.pop(_LEFT_OUT, []) for line in lines.splitlines()]
         return Share({name: value.to(self._device) for name, value in batch.items()}, left_out)
+
+
+def choose_workers(data: DataConfig, device: torch.device, processes: int) -> int:
+    """How many workers prepare crops, out of the threads that PyTorch may use (`--workers` decides if it is given)."""
+    if data.workers is not None:
+        return data.workers
+    if device.type != "cpu":
+        return min(8, (os.cpu_count() or 1) // processes)
+    threads = torch.get_num_threads()
+    return max(1, threads // 3) if data.novel_views > 0 and threads > 1 else 0
 
 
 def readable(instances: Sequence[Instance]) -> tuple[list[Instance], list[str]]:

@@ -18,7 +18,7 @@ from posegrad.train.build import convolution_precision, training_crops
 from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
-from posegrad.train.feed import Feed, Share
+from posegrad.train.feed import Feed, Share, choose_workers
 from posegrad.train.identity import crops_hash, settings_hash
 from posegrad.train.objective import Counts, Objective
 from posegrad.train.optimizer import make_optimizer
@@ -52,6 +52,7 @@ class Trained:
     images_per_second: float
     waiting_share: float
     processes: int
+    workers: int
     precision: str
 
 
@@ -83,6 +84,7 @@ def fit(
     with (
         StopSignals() as signals,
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
+        _threads_beside(loop.workers if config.data.workers is None else 0),
         tqdm(
             total=done.steps,
             initial=done.step,
@@ -142,8 +144,9 @@ class _Loop:
         )
         processes.check_share(self.batches.batch_size, options.accumulate)
         self.objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+        self.workers = choose_workers(config.data, device, processes.count)
         self.feed = Feed(
-            crops, self.batches, workers=config.data.workers, device=device, skip_bad=config.data.skip_bad
+            crops, self.batches, workers=self.workers, device=device, skip_bad=config.data.skip_bad
         )
         self.feed.waited = done.waited
         self.schedule = Schedule(
@@ -244,8 +247,20 @@ class _Loop:
             images_per_second=done.step * self.batches.batch_size / done.seconds,
             waiting_share=done.waited / done.seconds,
             processes=self.processes.count,
+            workers=self.workers,
             precision=str(self.precision).removeprefix("torch."),
         )
+
+
+@contextlib.contextmanager
+def _threads_beside(workers: int) -> Iterator[None]:
+    """Leave cores to workers: threads that wait for each other on cores with other work lose more than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

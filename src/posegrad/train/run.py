@@ -153,6 +153,7 @@ def _evaluate(
             "images_per_second": trained.images_per_second,
             "waiting_for_data_share": trained.waiting_share,
             "processes": trained.processes,
+            "workers": trained.workers,
             "precision": trained.precision,
             "threads": torch.get_num_threads(),
         },
