@@ -221,9 +221,9 @@ class _Loop:
             return
         done.skipped, done.in_a_row = done.skipped + 1, done.in_a_row + 1
         if done.in_a_row >= _MOST_SKIPPED:
-            raise RunError(
-                f"the gradient has not been finite for {done.in_a_row} steps (now at step {done.step}): lower --lr"
-            )
+            row, now = done.in_a_row, done.step
+            message = f"the gradient has not been finite for {row} steps (now at step {now}): lower --lr"
+            raise RunError(message if self.processes.first else "")
 
     def save(self) -> None:
         """Write a checkpoint; of several processes the first does."""
