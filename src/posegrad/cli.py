@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`, `posegrad calibrate`, `posegrad demo`."""
+"""The command line: `posegrad train`, `posegrad eval`, `posegrad data`, `posegrad calibrate`, `posegrad demo`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: words after the program's name; None: those of the process.
 
     Returns:
-        Exit code: 0; 2 after one line on stderr that says what to change; 130 if interrupted.
+        Exit code: 0; 1 if a dataset was checked and has problems; 2 after one line on stderr that says what to change; 130 if interrupted.
     """
     if any(importlib.util.find_spec(name) is None for name in (*_EXTRA, "tyro")):
         return _fail(f"the commands need the training extra: {_INSTALL}")
@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from posegrad.train import RunError
 
     try:
-        _dispatch(args)
+        return _dispatch(args)
     except (RunError, DatasetError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -52,7 +52,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
-    return 0
 
 
 def _fail(message: str, code: int = 2) -> int:
@@ -63,18 +62,20 @@ def _fail(message: str, code: int = 2) -> int:
     return code
 
 
-def _dispatch(args: Sequence[str] | None) -> None:
+def _dispatch(args: Sequence[str] | None) -> int:
     import tyro
 
+    from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
     from posegrad.train.run import evaluate, train
 
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "eval": evaluate, "calibrate": calibrate, "demo": demo},
+        {"train": train, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
         prog="posegrad",
         description=_DESCRIPTION,
         args=args,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     print(report.table)
+    return getattr(report, "exit_code", 0)

@@ -14,7 +14,7 @@ from posegrad.data.keypoints import farthest_point_keypoints
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 from posegrad.data.novel_views import NovelViews
 from posegrad.data.procedural import procedural_object
-from posegrad.data.render import RenderConfig
+from posegrad.data.render_config import RenderConfig
 from posegrad.data.symmetry import symmetry_transforms
 from posegrad.data.texturing import texture_mesh
 from posegrad.data.toy import render_dataset, toy_dataset
