@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import subcommand
 
+from posegrad.authoring.check import check
 from posegrad.authoring.config import CheckConfig, RenderJob
 from posegrad.authoring.outcome import Outcome
 from posegrad.authoring.render import render
@@ -17,4 +18,4 @@ def data(job: Job) -> Outcome:
     """Render meshes into a dataset, check a dataset, show its annotations."""
     if isinstance(job, RenderJob):
         return render(job)
-    raise NotImplementedError
+    return check(job)

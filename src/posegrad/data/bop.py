@@ -271,7 +271,7 @@ class BopDataset:
                     f"scene_camera.json or scene_gt_info.json ({type(error).__name__}: {error}): "
                     f"restore these files."
                 ) from error
-            path = _image_path(folder, int(key))
+            path = image_path(folder, int(key))
             found.append(Instance(scene_id, int(key), object_id, path, K, R, t, bbox, visibility))
         return found
 
@@ -307,7 +307,7 @@ def _scenes(folder: Path) -> list[Path]:
     )
 
 
-def _image_path(folder: Path, image_id: int) -> Path:
+def image_path(folder: Path, image_id: int) -> Path:
     """The picture of a frame; where none exists, the path under which it was expected."""
     for name in IMAGE_FOLDERS:
         for suffix in IMAGE_SUFFIXES:

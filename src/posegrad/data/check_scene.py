@@ -1,0 +1,320 @@
+"""Checking the annotations of one scene: JSON, poses, cameras, boxes, and that they agree with each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from posegrad.data.check_json import by_frame, read_object
+from posegrad.data.check_models import Models
+from posegrad.data.findings import Findings
+from posegrad.data.plausibility import camera_fault, numbers, pose_fault, scale_fault
+
+Size = tuple[int, int]
+_SLACK = 3.0
+"""Pixels by which boxes may differ without a word: of rounding, and of the two conventions of a box's width."""
+_AGREE = 0.5
+"""Intersection over union from which a box agrees with the projected mesh."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One annotated object: its pose and intrinsics are None where they cannot be right."""
+
+    frame: int
+    number: int
+    object_id: int
+    pose: tuple[np.ndarray, np.ndarray] | None
+    K: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What was read of a scene's annotations; `info` by frame, None where the file is absent or broken."""
+
+    folder: Path
+    frames: dict[int, list[Entry]]
+    info: dict[int, Any] | None
+
+
+def read_scene(folder: Path, findings: Findings) -> Scene:
+    """Reads the three files of a scene and checks each by itself."""
+    poses = by_frame(
+        read_object(folder / "scene_gt.json", findings), folder / "scene_gt.json", findings
+    )
+    cameras = by_frame(
+        read_object(folder / "scene_camera.json", findings), folder / "scene_camera.json", findings
+    )
+    info_path = folder / "scene_gt_info.json"
+    info = None
+    if info_path.exists():
+        info = by_frame(read_object(info_path, findings), info_path, findings)
+    else:
+        findings.note(info_path, "absent", "no such file", "boxes are those of the projected meshes, all visible")
+    if poses is not None and not poses:
+        findings.add(
+            folder / "scene_gt.json", "empty", "the scene has no frames", "annotate some, or delete the folder"
+        )
+    frames: dict[int, list[Entry]] = {}
+    for frame, items in sorted((poses or {}).items()):
+        K = _camera(frame, cameras, folder / "scene_camera.json", findings)
+        frames[frame] = _entries(frame, items, K, folder / "scene_gt.json", findings)
+    if poses is not None and cameras is not None:
+        for frame in sorted(set(cameras) - set(poses)):
+            findings.note(
+                folder / "scene_camera.json", "no poses", "a camera, but no entry in scene_gt.json",
+                "the frame is not read", frame,
+            )  # fmt: skip
+    return Scene(folder, frames, info)
+
+
+def _camera(frame: int, cameras: dict[int, Any] | None, path: Path, findings: Findings) -> np.ndarray | None:
+    if cameras is None:
+        return None
+    entry = cameras.get(frame)
+    if not isinstance(entry, dict) or "cam_K" not in entry:
+        what = "no entry" if entry is None else "no cam_K"
+        findings.add(path, what, f"{what} for a frame of scene_gt.json", "add its intrinsics", frame)
+        return None
+    try:
+        K = numbers(entry["cam_K"], 9).reshape(3, 3)
+    except ValueError as error:
+        findings.add(path, "cam_K", f"cam_K: {error}", "write fx 0 cx 0 fy cy 0 0 1", frame)
+        return None
+    if fault := camera_fault(K):
+        findings.add(path, "fault", fault.what, fault.fix, frame)
+        return None
+    return K
+
+
+def _entries(
+    frame: int, items: object, K: np.ndarray | None, path: Path, findings: Findings
+) -> list[Entry]:
+    if not isinstance(items, list):
+        findings.add(
+            path, "list", f"expected a list of objects, got a {type(items).__name__}",
+            'write [{"obj_id": .., "cam_R_m2c": .., "cam_t_m2c": ..}, ..]', frame,
+        )  # fmt: skip
+        return []
+    if not items:
+        findings.note(path, "none", "no object", "the frame is not trained on", frame)
+    found: list[Entry] = []
+    for number, item in enumerate(items):
+        object_id = item.get("obj_id") if isinstance(item, dict) else None
+        if isinstance(object_id, bool) or not isinstance(object_id, int) or object_id < 0:
+            findings.add(
+                path, "obj_id", f"entry {number}: obj_id is {object_id!r}", "write the object's number", frame
+            )
+            continue
+        pose = _pose(frame, object_id, item, path, findings)
+        if pose is not None and any(_same(pose, o.pose) for o in found if o.object_id == object_id):
+            findings.add(
+                path, "double", f"object {object_id} is there twice with one pose", "delete one of them", frame
+            )
+        found.append(Entry(frame, number, object_id, pose, K))
+    return found
+
+
+def _same(pose: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray] | None) -> bool:
+    return other is not None and all(
+        np.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(pose, other, strict=True)
+    )
+
+
+def _pose(
+    frame: int, object_id: int, item: dict, path: Path, findings: Findings
+) -> tuple[np.ndarray, np.ndarray] | None:
+    found = []
+    for name, count in (("cam_R_m2c", 9), ("cam_t_m2c", 3)):
+        try:
+            if name not in item:
+                raise ValueError("it is absent")
+            found.append(numbers(item[name], count))
+        except ValueError as error:
+            form = "R row-major" if count == 9 else "t in millimetres"
+            findings.add(path, name, f"object {object_id}: {name}: {error}", f"write {form}", frame)
+            return None
+    R, t = found[0].reshape(3, 3), found[1]
+    if fault := pose_fault(R, t):
+        findings.add(path, fault.what.split("(")[0], f"object {object_id}: {fault.what}", fault.fix, frame)
+        return None
+    return R, t
+
+
+def check_geometry(scene: Scene, models: Models, sizes: dict[int, Size], findings: Findings) -> None:
+    """Units, boxes, visible shares; `sizes` of the pictures that could be read, by frame."""
+    path = scene.folder / "scene_gt.json"
+    by_object: dict[int, list[Entry]] = {}
+    for entries in scene.frames.values():
+        for entry in entries:
+            by_object.setdefault(entry.object_id, []).append(entry)
+    for frame, entries in scene.frames.items():
+        K = entries[0].K if entries else None
+        fault = camera_fault(K, sizes[frame]) if K is not None and frame in sizes else None
+        if fault:
+            findings.add(
+                scene.folder / "scene_camera.json", fault.what.split("(")[0], fault.what, fault.fix, frame
+            )
+    for object_id, entries in sorted(by_object.items()):
+        model = models.get(object_id)
+        depths = np.array([e.pose[1][2] for e in entries if e.pose is not None])
+        fault = scale_fault(depths, model.diameter) if model.diameter else None
+        if fault:
+            findings.add(path, f"unit {object_id}", f"object {object_id}: {fault.what}", fault.fix)
+            continue
+        boxes = _boxes(scene, entries, sizes, findings)
+        if model.hull is not None:
+            _compare(scene, object_id, boxes, model.hull, sizes, findings)
+
+
+def _boxes(
+    scene: Scene, entries: list[Entry], sizes: dict[int, Size], findings: Findings
+) -> list[tuple[Entry, np.ndarray]]:
+    """The whole silhouettes' boxes (x, y, w, h) of an object that can be right."""
+    path, found = scene.folder / "scene_gt_info.json", []
+    for entry in entries if scene.info is not None else []:
+        assert scene.info is not None
+        infos = scene.info.get(entry.frame)
+        if not isinstance(infos, list):
+            what = "no entry" if infos is None else "no list"
+            findings.add(path, what, f"{what} for a frame of scene_gt.json", "compute it again", entry.frame)
+            continue
+        expected = len(scene.frames[entry.frame])
+        if entry.number >= len(infos) or not isinstance(infos[entry.number], dict):
+            findings.add(
+                path, "length", f"{len(infos)} objects, scene_gt.json has {expected}",
+                "one entry per object, in the order of scene_gt.json", entry.frame,
+            )  # fmt: skip
+            continue
+        box = _check_info(entry, infos[entry.number], sizes.get(entry.frame), path, findings)
+        if box is not None:
+            found.append((entry, box))
+    return found
+
+
+def _check_info(
+    entry: Entry, info: dict, size: Size | None, path: Path, findings: Findings
+) -> np.ndarray | None:
+    name = f"object {entry.object_id}"
+    share = info.get("visib_fract")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1 + 1e-6:
+        findings.add(
+            path, "visib_fract", f"{name}: visib_fract is {share!r}", "it is a share in [0, 1]", entry.frame
+        )
+        share = 1.0
+    boxes = {}
+    for key in ("bbox_visib", "bbox_obj"):
+        if key not in info and key == "bbox_obj":
+            continue
+        try:
+            boxes[key] = numbers(info.get(key), 4)
+        except ValueError as error:
+            findings.add(path, key, f"{name}: {key}: {error}", "write [x, y, w, h]", entry.frame)
+            return None
+    visible, whole = boxes["bbox_visib"], boxes.get("bbox_obj")
+    if not all(np.isfinite(box).all() for box in boxes.values()):
+        findings.add(path, "finite", f"{name}: a box is not finite", "compute it again", entry.frame)
+        return None
+    if share > 0.1 and min(visible[2:]) <= 0:
+        findings.add(
+            path, "no box", f"{name}: bbox_visib is {_list(visible)}, though {100 * share:.0f} % are visible",
+            "compute it again: the object is not read", entry.frame,
+        )  # fmt: skip
+        return None
+    if share > 0 and size is not None and _outside(visible, size):
+        findings.add(
+            path, "outside", f"{name}: bbox_visib {_list(visible)} leaves the picture, {size[0]} x {size[1]} px",
+            "boxes are [x, y, w, h] in pixels of this picture", entry.frame,
+        )  # fmt: skip
+        return None
+    if share > 0 and whole is not None and min(whole[2:]) > 0:
+        off = max(*(whole[:2] - visible[:2]), *(visible[:2] + visible[2:] - whole[:2] - whole[2:]))
+        if off > _SLACK:
+            findings.add(
+                path, "larger", f"{name}: bbox_visib {_list(visible)} is not inside bbox_obj {_list(whole)}",
+                "compute both again", entry.frame,
+            )  # fmt: skip
+    return whole if whole is not None and min(whole[2:]) > 0 else None
+
+
+def _list(box: np.ndarray) -> str:
+    return "[" + ", ".join(f"{v:g}" for v in box) + "]"
+
+
+def _outside(box: np.ndarray, size: Size) -> bool:
+    x, y, w, h = box
+    return min(x, y) < -_SLACK or x + w > size[0] + _SLACK or y + h > size[1] + _SLACK
+
+
+def _compare(
+    scene: Scene,
+    object_id: int,
+    boxes: list[tuple[Entry, np.ndarray]],
+    hull: np.ndarray,
+    sizes: dict[int, Size],
+    findings: Findings,
+) -> None:
+    """The boxes against those of the projected mesh; where most disagree, what would make them agree."""
+    found = [(e, b) for e, b in boxes if e.pose is not None and e.K is not None]
+    agree = [_overlap(e, b, hull, sizes.get(e.frame)) for e, b in found]
+    bad = [e for (e, _), value in zip(found, agree, strict=True) if value < _AGREE]
+    if not bad:
+        return
+    fix = "pose, intrinsics, mesh or box is of something else: posegrad data show draws them"
+    if len(bad) > len(found) / 2:
+        for words, change in _GUESSES:
+            if np.median([_overlap(change(e), b, hull, sizes.get(e.frame)) for e, b in found]) > 0.8:
+                fix = f"they agree if {words}"
+                break
+        else:
+            corners = [np.r_[b[:2], b[2:] - b[:2]] for _, b in found]
+            values = [
+                _overlap(e, c, hull, sizes.get(e.frame)) for (e, _), c in zip(found, corners, strict=True)
+            ]
+            if np.median(values) > 0.8:
+                fix = "they agree if the boxes are [x0, y0, x1, y1]; write [x, y, w, h]"
+    for entry in bad:
+        findings.add(
+            scene.folder / "scene_gt.json", f"projection {object_id}",
+            f"object {object_id}: the projected mesh is not where bbox_obj of scene_gt_info.json says", fix, entry.frame,
+        )  # fmt: skip
+
+
+def _overlap(entry: Entry, box: np.ndarray, hull: np.ndarray, size: Size | None) -> float:
+    """Intersection over union of a box and that of the projected points, both cut at the picture."""
+    assert entry.pose is not None
+    assert entry.K is not None
+    R, t = entry.pose
+    camera = hull @ R.T + t
+    if camera[:, 2].min() <= 0:
+        return 0.0
+    pixels = camera @ entry.K.T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    a = np.concatenate([pixels.min(0) - _SLACK / 2, pixels.max(0) + _SLACK / 2])
+    b = np.concatenate([box[:2] - _SLACK / 2, box[:2] + box[2:] + _SLACK / 2])
+    if size is not None:
+        low, high = np.zeros(2), np.array(size, dtype=np.float64)
+        a, b = (np.concatenate([np.clip(v[:2], low, high), np.clip(v[2:], low, high)]) for v in (a, b))
+    common = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common
+    return float(common / union) if union > 0 else 0.0
+
+
+def _turned(entry: Entry) -> Entry:
+    assert entry.pose is not None
+    return Entry(entry.frame, entry.number, entry.object_id, (entry.pose[0].T, entry.pose[1]), entry.K)
+
+
+def _inverse(entry: Entry) -> Entry:
+    assert entry.pose is not None
+    R, t = entry.pose
+    return Entry(entry.frame, entry.number, entry.object_id, (R.T, -R.T @ t), entry.K)
+
+
+_GUESSES = (
+    ("cam_R_m2c is column-major; transpose it", _turned),
+    ("the poses are those of the camera in the object's frame; invert them", _inverse),
+)
