@@ -15,7 +15,7 @@ from posegrad.authoring.outcome import Outcome
 from posegrad.authoring.symmetries import judge_symmetries, stated_symmetries
 from posegrad.data import DatasetError
 from posegrad.data.backgrounds import PhotoBackgrounds, random_background
-from posegrad.data.bop import read_json
+from posegrad.data.json_files import read_json
 from posegrad.data.mesh import Mesh, mesh_diameter
 from posegrad.data.mesh_import import import_mesh
 from posegrad.data.render_config import FrameConfig

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from posegrad.data import DatasetError, Mesh
-from posegrad.data.bop import read_json
+from posegrad.data.json_files import read_json
 from posegrad.data.mesh import mesh_diameter
 from posegrad.data.render_objects import even_mesh
 from posegrad.data.symmetry import symmetry_transforms

@@ -16,7 +16,6 @@ _KEPT = 256 << 20
 """Bytes of decoded photographs that are kept."""
 
 
-
 def random_background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """A cluttered picture of gradient, noise, polygons and stripes: (height, width, 3) float32 in 0..1."""
     vivid = rng.uniform(0.1, 0.7)  # one mood per picture: from nearly grey to colourful

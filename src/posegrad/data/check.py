@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posegrad.data.bop import image_path, read_split
+from posegrad.data.bop import image_path
 from posegrad.data.check_images import check_images, check_masks
 from posegrad.data.check_json import read_object
 from posegrad.data.check_models import Models, check_annotated, check_models
 from posegrad.data.check_scene import Scene, Size, check_geometry, read_scene
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings
+from posegrad.data.json_files import read_split
 
 
 def check_dataset(root: str | Path, *, split: str | Path | None = None, quick: bool = False) -> Findings:
@@ -51,7 +52,9 @@ def check_dataset(root: str | Path, *, split: str | Path | None = None, quick: b
         read.append(scene)
         annotated |= {entry.object_id for entries in scene.frames.values() for entry in entries}
         _guarded(
-            lambda scene=scene: _scene(scene, models, wanted, findings, quick=quick, split=split), folder, findings
+            lambda scene=scene: _scene(scene, models, wanted, findings, quick=quick, split=split),
+            folder,
+            findings,
         )
         findings.count("scenes", 1)
         findings.count("frames", len(scene.frames))
@@ -83,18 +86,25 @@ def _guarded(job, file: Path, findings: Findings):
 def _scenes(root: Path, findings: Findings) -> list[Path]:
     """Folders of scenes, by folder and number; what is near to one, but not read, is a finding."""
     found, elsewhere = [], []
-    for path in sorted([*root.glob("scene_gt.json"), *root.glob("*/scene_gt.json"), *root.glob("*/*/scene_gt.json")]):
+    for path in sorted(
+        [*root.glob("scene_gt.json"), *root.glob("*/scene_gt.json"), *root.glob("*/*/scene_gt.json")]
+    ):
         folder = path.parent
         if len(folder.relative_to(root).parts) != 2:
             elsewhere.append(folder)
         elif not folder.name.isdigit():
-            findings.add(folder, "name", "the scene is not read", "its folder must be a number, such as 000001")
+            findings.add(
+                folder, "name", "the scene is not read", "its folder must be a number, such as 000001"
+            )
         else:
             found.append(folder)
     for path in sorted(root.glob("*/*/scene_camera.json")):
         if path.parent not in found and path.parent.name.isdigit():
             findings.note(
-                path.parent, "no gt", "no scene_gt.json", "the scene has no poses to train on or to compare with"
+                path.parent,
+                "no gt",
+                "no scene_gt.json",
+                "the scene has no poses to train on or to compare with",
             )
     if not found and elsewhere:
         depth = len(elsewhere[0].relative_to(root).parts)
@@ -117,7 +127,9 @@ def _split(path: Path, findings: Findings) -> set[int] | None:
         return None
     for name in ("train", "test"):
         if not lists.get(name):
-            findings.add(path, name, f"no list {name!r}, or an empty one", 'write {"train": [..], "test": [..]}')
+            findings.add(
+                path, name, f"no list {name!r}, or an empty one", 'write {"train": [..], "test": [..]}'
+            )
     for name, ids in lists.items():
         if doubled := len(ids) - len(set(ids)):
             findings.add(path, f"double {name}", f"{doubled} ids are twice in {name!r}", "delete them")

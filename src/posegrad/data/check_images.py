@@ -82,10 +82,17 @@ def _unannotated(scene: Scene, findings: Findings) -> None:
         folder = scene.folder / name
         if not folder.is_dir():
             continue
-        extra = [p for p in folder.iterdir() if p.is_file() and not (p.stem.isdigit() and int(p.stem) in scene.frames)]
+        extra = [
+            p
+            for p in folder.iterdir()
+            if p.is_file() and not (p.stem.isdigit() and int(p.stem) in scene.frames)
+        ]
         if extra:
             findings.note(
-                folder, "extra", f"{len(extra)} files without annotation (such as {extra[0].name})", "they are not read"
+                folder,
+                "extra",
+                f"{len(extra)} files without annotation (such as {extra[0].name})",
+                "they are not read",
             )
 
 
@@ -96,7 +103,9 @@ def check_masks(scene: Scene, sizes: dict[int, Size], findings: Findings) -> Non
         return
     for path, frame in _mask_paths(folder, scene, sizes):
         if not path.is_file():
-            findings.note(folder, "missing", "the mask of an annotated object is missing", "masks are optional", frame)
+            findings.note(
+                folder, "missing", "the mask of an annotated object is missing", "masks are optional", frame
+            )
             continue
         size = _size(path, quick=True)
         if isinstance(size, str):

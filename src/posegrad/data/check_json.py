@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from posegrad.data.errors import DatasetError
-from posegrad.data.bop import read_json
 from posegrad.data.findings import Findings
+from posegrad.data.json_files import read_json
 
 
 def read_object(path: Path, findings: Findings) -> dict[str, Any] | None:
@@ -31,7 +31,9 @@ def read_object(path: Path, findings: Findings) -> dict[str, Any] | None:
         )
         return None
     for key in _doubled(path):
-        findings.add(path, f"twice {key}", f"the key {key!r} is there twice: readers see the last", "delete one")
+        findings.add(
+            path, f"twice {key}", f"the key {key!r} is there twice: readers see the last", "delete one"
+        )
     return content
 
 
@@ -55,10 +57,15 @@ def by_frame(content: dict[str, Any] | None, path: Path, findings: Findings) -> 
     for key, value in content.items():
         if not key.isdigit():
             findings.add(
-                path, "key", f"the key {key!r} is no image id", "keys are the numbers of the pictures, without zeros"
+                path,
+                "key",
+                f"the key {key!r} is no image id",
+                "keys are the numbers of the pictures, without zeros",
             )
             continue
         if int(key) in found:
-            findings.add(path, f"twice {int(key)}", f"frame {int(key)} is there twice", "delete one", int(key))
+            findings.add(
+                path, f"twice {int(key)}", f"frame {int(key)} is there twice", "delete one", int(key)
+            )
         found[int(key)] = value
     return found

@@ -98,7 +98,9 @@ def _meshes(folder: Path, findings: Findings) -> dict[int, Path]:
         if match := _MODEL.fullmatch(path.name):
             found[int(match[1])] = path
         elif path.suffix in (".ply", ".obj", ".stl", ".glb"):
-            findings.note(path, "name", "is not read", "meshes are called obj_000001.ply, obj_000002.ply, ...")
+            findings.note(
+                path, "name", "is not read", "meshes are called obj_000001.ply, obj_000002.ply, ..."
+            )
     return found
 
 
@@ -118,7 +120,10 @@ def _check_model(
         return
     if not len(mesh.faces):
         findings.add(
-            path, "faces", "has vertices only, no faces", "make a surface of it: outlines and rendering need faces"
+            path,
+            "faces",
+            "has vertices only, no faces",
+            "make a surface of it: outlines and rendering need faces",
         )
     diameter = mesh_diameter(vertices)
     if diameter == 0:
@@ -166,7 +171,8 @@ def _check_info(
         return
     if abs(stated - diameter) > _DIAMETER_OFF * diameter:
         findings.add(
-            path, f"diameter {number}", f"object {number}: the diameter is {stated:.4g} mm, of its mesh {diameter:.4g} mm",
+            path, f"diameter {number}",
+            f"object {number}: the diameter is {stated:.4g} mm, of its mesh {diameter:.4g} mm",
             f"write {diameter:.6g}",
         )  # fmt: skip
     low, size = vertices.min(0), np.ptp(vertices, axis=0)
@@ -199,10 +205,13 @@ def check_annotated(models: Models, annotated: Iterable[int], root: Path, findin
     annotated = set(annotated)
     for number in sorted(annotated - set(models.by_id)):
         findings.add(
-            root / MODEL_FOLDERS[0], f"mesh {number}", f"object {number} is annotated, but there is no obj_{number:06d}.ply",
-            "add the dataset's models",
+            root / MODEL_FOLDERS[0], f"mesh {number}",
+            f"object {number} is annotated, but there is no obj_{number:06d}.ply", "add the dataset's models",
         )  # fmt: skip
     for number in sorted(set(models.by_id) - annotated):
         findings.note(
-            root, f"never {number}", f"object {number} has a mesh, but no annotation", "leave it out with --object"
+            root,
+            f"never {number}",
+            f"object {number} has a mesh, but no annotation",
+            "leave it out with --object",
         )

@@ -10,8 +10,9 @@ import numpy as np
 
 from posegrad.data.check_json import by_frame, read_object
 from posegrad.data.check_models import Models
+from posegrad.data.entries import BadEntry, read_box, read_info, read_intrinsics, read_pose, read_visibility
 from posegrad.data.findings import Findings
-from posegrad.data.plausibility import camera_fault, numbers, pose_fault, scale_fault
+from posegrad.data.plausibility import camera_fault, scale_fault
 
 Size = tuple[int, int]
 _SLACK = 3.0
@@ -42,9 +43,7 @@ class Scene:
 
 def read_scene(folder: Path, findings: Findings) -> Scene:
     """Reads the three files of a scene and checks each by itself."""
-    poses = by_frame(
-        read_object(folder / "scene_gt.json", findings), folder / "scene_gt.json", findings
-    )
+    poses = by_frame(read_object(folder / "scene_gt.json", findings), folder / "scene_gt.json", findings)
     cameras = by_frame(
         read_object(folder / "scene_camera.json", findings), folder / "scene_camera.json", findings
     )
@@ -53,10 +52,15 @@ def read_scene(folder: Path, findings: Findings) -> Scene:
     if info_path.exists():
         info = by_frame(read_object(info_path, findings), info_path, findings)
     else:
-        findings.note(info_path, "absent", "no such file", "boxes are those of the projected meshes, all visible")
+        findings.note(
+            info_path, "absent", "no such file", "boxes are those of the projected meshes, all visible"
+        )
     if poses is not None and not poses:
         findings.add(
-            folder / "scene_gt.json", "empty", "the scene has no frames", "annotate some, or delete the folder"
+            folder / "scene_gt.json",
+            "empty",
+            "the scene has no frames",
+            "annotate some, or delete the folder",
         )
     frames: dict[int, list[Entry]] = {}
     for frame, items in sorted((poses or {}).items()):
@@ -74,25 +78,14 @@ def read_scene(folder: Path, findings: Findings) -> Scene:
 def _camera(frame: int, cameras: dict[int, Any] | None, path: Path, findings: Findings) -> np.ndarray | None:
     if cameras is None:
         return None
-    entry = cameras.get(frame)
-    if not isinstance(entry, dict) or "cam_K" not in entry:
-        what = "no entry" if entry is None else "no cam_K"
-        findings.add(path, what, f"{what} for a frame of scene_gt.json", "add its intrinsics", frame)
-        return None
     try:
-        K = numbers(entry["cam_K"], 9).reshape(3, 3)
-    except ValueError as error:
-        findings.add(path, "cam_K", f"cam_K: {error}", "write fx 0 cx 0 fy cy 0 0 1", frame)
+        return read_intrinsics(cameras.get(frame))
+    except BadEntry as error:
+        findings.add(path, error.kind, error.what, error.fix, frame)
         return None
-    if fault := camera_fault(K):
-        findings.add(path, "fault", fault.what, fault.fix, frame)
-        return None
-    return K
 
 
-def _entries(
-    frame: int, items: object, K: np.ndarray | None, path: Path, findings: Findings
-) -> list[Entry]:
+def _entries(frame: int, items: object, K: np.ndarray | None, path: Path, findings: Findings) -> list[Entry]:
     if not isinstance(items, list):
         findings.add(
             path, "list", f"expected a list of objects, got a {type(items).__name__}",
@@ -112,7 +105,11 @@ def _entries(
         pose = _pose(frame, object_id, item, path, findings)
         if pose is not None and any(_same(pose, o.pose) for o in found if o.object_id == object_id):
             findings.add(
-                path, "double", f"object {object_id} is there twice with one pose", "delete one of them", frame
+                path,
+                "double",
+                f"object {object_id} is there twice with one pose",
+                "delete one of them",
+                frame,
             )
         found.append(Entry(frame, number, object_id, pose, K))
     return found
@@ -127,21 +124,11 @@ def _same(pose: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarr
 def _pose(
     frame: int, object_id: int, item: dict, path: Path, findings: Findings
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    found = []
-    for name, count in (("cam_R_m2c", 9), ("cam_t_m2c", 3)):
-        try:
-            if name not in item:
-                raise ValueError("it is absent")
-            found.append(numbers(item[name], count))
-        except ValueError as error:
-            form = "R row-major" if count == 9 else "t in millimetres"
-            findings.add(path, name, f"object {object_id}: {name}: {error}", f"write {form}", frame)
-            return None
-    R, t = found[0].reshape(3, 3), found[1]
-    if fault := pose_fault(R, t):
-        findings.add(path, fault.what.split("(")[0], f"object {object_id}: {fault.what}", fault.fix, frame)
+    try:
+        return read_pose(item)
+    except BadEntry as error:
+        findings.add(path, error.kind, f"object {object_id}: {error.what}", error.fix, frame)
         return None
-    return R, t
 
 
 def check_geometry(scene: Scene, models: Models, sizes: dict[int, Size], findings: Findings) -> None:
@@ -177,19 +164,12 @@ def _boxes(
     path, found = scene.folder / "scene_gt_info.json", []
     for entry in entries if scene.info is not None else []:
         assert scene.info is not None
-        infos = scene.info.get(entry.frame)
-        if not isinstance(infos, list):
-            what = "no entry" if infos is None else "no list"
-            findings.add(path, what, f"{what} for a frame of scene_gt.json", "compute it again", entry.frame)
+        try:
+            info = read_info(scene.info.get(entry.frame), entry.number)
+        except BadEntry as error:
+            findings.add(path, error.kind, error.what, error.fix, entry.frame)
             continue
-        expected = len(scene.frames[entry.frame])
-        if entry.number >= len(infos) or not isinstance(infos[entry.number], dict):
-            findings.add(
-                path, "length", f"{len(infos)} objects, scene_gt.json has {expected}",
-                "one entry per object, in the order of scene_gt.json", entry.frame,
-            )  # fmt: skip
-            continue
-        box = _check_info(entry, infos[entry.number], sizes.get(entry.frame), path, findings)
+        box = _check_info(entry, info, sizes.get(entry.frame), path, findings)
         if box is not None:
             found.append((entry, box))
     return found
@@ -199,25 +179,17 @@ def _check_info(
     entry: Entry, info: dict, size: Size | None, path: Path, findings: Findings
 ) -> np.ndarray | None:
     name = f"object {entry.object_id}"
-    share = info.get("visib_fract")
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1 + 1e-6:
-        findings.add(
-            path, "visib_fract", f"{name}: visib_fract is {share!r}", "it is a share in [0, 1]", entry.frame
-        )
-        share = 1.0
-    boxes = {}
-    for key in ("bbox_visib", "bbox_obj"):
-        if key not in info and key == "bbox_obj":
-            continue
-        try:
-            boxes[key] = numbers(info.get(key), 4)
-        except ValueError as error:
-            findings.add(path, key, f"{name}: {key}: {error}", "write [x, y, w, h]", entry.frame)
+    share, boxes = 1.0, {}
+    try:
+        for key in ("bbox_visib", "bbox_obj"):
+            if key in info or key == "bbox_visib":
+                boxes[key] = read_box(info, key)
+        share = read_visibility(info)
+    except BadEntry as error:
+        findings.add(path, error.kind, f"{name}: {error.what}", error.fix, entry.frame)
+        if "bbox_visib" not in boxes:
             return None
     visible, whole = boxes["bbox_visib"], boxes.get("bbox_obj")
-    if not all(np.isfinite(box).all() for box in boxes.values()):
-        findings.add(path, "finite", f"{name}: a box is not finite", "compute it again", entry.frame)
-        return None
     if share > 0.1 and min(visible[2:]) <= 0:
         findings.add(
             path, "no box", f"{name}: bbox_visib is {_list(visible)}, though {100 * share:.0f} % are visible",
@@ -279,7 +251,8 @@ def _compare(
     for entry in bad:
         findings.add(
             scene.folder / "scene_gt.json", f"projection {object_id}",
-            f"object {object_id}: the projected mesh is not where bbox_obj of scene_gt_info.json says", fix, entry.frame,
+            f"object {object_id}: the projected mesh is not where bbox_obj of scene_gt_info.json says", fix,
+            entry.frame,
         )  # fmt: skip
 
 

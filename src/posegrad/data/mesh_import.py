@@ -24,7 +24,11 @@ _MOST_CREASED_FACES = 100_000
 
 
 def import_mesh(
-    path: str | Path, unit: str | None = None, *, center: bool = False, note: Callable[[str], None] | None = None
+    path: str | Path,
+    unit: str | None = None,
+    *,
+    center: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Mesh:
     """Reads a PLY, OBJ, STL, GLB, ... file (whatever trimesh reads) as one mesh in millimetres.
 
@@ -56,11 +60,15 @@ def import_mesh(
     mesh = _joined(parts)
     kept = _clean(mesh)
     if dropped := len(mesh.faces) - len(kept.faces):
-        note(f"{path.name}: {dropped} of {len(mesh.faces)} faces have no area or no finite corners: left out.")
+        note(
+            f"{path.name}: {dropped} of {len(mesh.faces)} faces have no area or no finite corners: left out."
+        )
     if not len(kept.faces):
         raise DatasetError(f"{path}: all faces are degenerate: export the mesh again.")
     if mesh.colors is None:
-        note(f"{path.name}: no colours: rendered in one grey; a textured mesh makes pictures like photographs.")
+        note(
+            f"{path.name}: no colours: rendered in one grey; a textured mesh makes pictures like photographs."
+        )
     mesh = _scaled(kept, unit, path, note)
     if len(mesh.faces) > _MOST_FACES:
         mesh = _simplified(mesh, path, note)

@@ -121,9 +121,7 @@ def _place(target: Target, config: FrameConfig, rng: np.random.Generator) -> Pla
     R, center = random_pose(target, config, rng)
     t = center - R @ target.center
     window = target.caster.window(config.K, R, t, config.width, config.height)
-    return Placed(
-        target, R, t, center, window, target.caster.cast(config.K, R, t, window, config.samples)
-    )
+    return Placed(target, R, t, center, window, target.caster.cast(config.K, R, t, window, config.samples))
 
 
 def _inside(window: Window, config: FrameConfig) -> bool:

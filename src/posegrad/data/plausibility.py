@@ -28,7 +28,9 @@ def numbers(value: object, count: int) -> np.ndarray:
     Raises:
         ValueError: anything else, in words.
     """
-    if not isinstance(value, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+    if not isinstance(value, list) or any(
+        isinstance(v, bool) or not isinstance(v, int | float) for v in value
+    ):
         raise ValueError(f"expected a list of {count} numbers, got {_short(value)}")
     if len(value) != count:
         raise ValueError(f"expected {count} numbers, got {len(value)}")
@@ -43,7 +45,9 @@ def _short(value: object) -> str:
 def pose_fault(R: np.ndarray, t: np.ndarray) -> Fault | None:
     """Of a pose (3, 3), (3,): x_cam = R X + t, millimetres."""
     if not (np.isfinite(R).all() and np.isfinite(t).all()):
-        return Fault("the pose has numbers that are not finite", "annotate the object again, or delete the entry")
+        return Fault(
+            "the pose has numbers that are not finite", "annotate the object again, or delete the entry"
+        )
     off = float(np.abs(R @ R.T - np.eye(3)).max())
     if off > _ORTHONORMAL:
         return Fault(
@@ -52,7 +56,8 @@ def pose_fault(R: np.ndarray, t: np.ndarray) -> Fault | None:
         )
     if np.linalg.det(R) < 0:
         return Fault(
-            "cam_R_m2c is a reflection (determinant -1)", "flip no axis alone: convert to a right-handed frame"
+            "cam_R_m2c is a reflection (determinant -1)",
+            "flip no axis alone: convert to a right-handed frame",
         )
     if t[2] <= 0:
         return Fault(
@@ -93,7 +98,8 @@ def camera_fault(K: np.ndarray, size: tuple[int, int] | None = None) -> Fault | 
         return Fault("cam_K is column-major", "transpose it: fx 0 cx 0 fy cy 0 0 1")
     if min(K[0, 0], K[1, 1]) <= 0:
         return Fault(
-            f"cam_K has focal lengths {K[0, 0]:g} and {K[1, 1]:g}", "both are pixels > 0: calibrate the camera"
+            f"cam_K has focal lengths {K[0, 0]:g} and {K[1, 1]:g}",
+            "both are pixels > 0: calibrate the camera",
         )
     if K[1, 0] != 0 or not np.array_equal(K[2], [0, 0, 1]):
         return Fault("cam_K is not fx s cx 0 fy cy 0 0 1", "write the 9 numbers of K, row-major")
@@ -106,7 +112,8 @@ def camera_fault(K: np.ndarray, size: tuple[int, int] | None = None) -> Fault | 
             )
         if not _FOCAL[0] * width <= K[0, 0] <= _FOCAL[1] * width:
             return Fault(
-                f"the focal length is {K[0, 0]:g} px for pictures {width} px wide", "it is in pixels, not millimetres"
+                f"the focal length is {K[0, 0]:g} px for pictures {width} px wide",
+                "it is in pixels, not millimetres",
             )
     return None
 
