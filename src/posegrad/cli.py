@@ -36,7 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: words after the program's name; None: those of the process.
 
     Returns:
-        Exit code: 0; 1 if a dataset was checked and has problems; 2 after one line on stderr that says what to change; 130 if interrupted.
+        Exit code: 0; 1 if a checked dataset has problems; 2 after one line on stderr that says what to change;
+        130 if interrupted.
     """
     if any(importlib.util.find_spec(name) is None for name in (*_EXTRA, "tyro")):
         return _fail(f"the commands need the training extra: {_INSTALL}")

@@ -203,11 +203,7 @@ class BopDataset:
                     f"{len(unknown)} of the requested frames have no annotation in scene_gt.json below "
                     f"{self.root / self.split_folder} (first: {unknown[:5]}): correct the split."
                 )
-        found: list[Instance] = []
-        for scene_id, folder, frames, cameras, info in self._annotations:
-            for key in sorted(frames, key=int):
-                if wanted is None or int(key) in wanted:
-                    found += self._frame_instances(scene_id, folder, key, frames, cameras, info, object_id)
+        found = self.annotations(object_id, wanted)
         kept = [item for item in found if item.visibility >= min_visibility and min(item.bbox[2:]) > 0]
         if not kept:
             raise DatasetError(
@@ -226,6 +222,15 @@ class BopDataset:
                 f"split that lists only existing frames."
             )
         return kept
+
+    def annotations(self, object_id: int, image_ids: set[int] | None = None) -> list[Instance]:
+        """All annotations of an object, by scene and image, whether visible or not, with or without a picture."""
+        found: list[Instance] = []
+        for scene_id, folder, frames, cameras, info in self._annotations:
+            for key in sorted(frames, key=int):
+                if image_ids is None or int(key) in image_ids:
+                    found += self._frame_instances(scene_id, folder, key, frames, cameras, info, object_id)
+        return found
 
     def _frame_instances(
         self,
