@@ -43,15 +43,16 @@ def show(config: ShowConfig) -> Outcome:
     drawer = _Drawer(config)
     pictures = [drawer.draw(*frame) for frame in chosen]
     captions = [
-        f"{dataset.split_folder}/{items[0].scene_id:06d}/{items[0].image_id:06d}: object "
-        + ", ".join(f"{i.object_id} ({100 * i.visibility:.0f} %)" for i in items)
+        f"{dataset.split_folder}/{items[0].scene_id}/{items[0].image_id}: "
+        + ", ".join(f"{i.object_id} {100 * i.visibility:.0f}%" for i in items)
         for dataset, items in chosen
     ]
     written = _write(config.out, pictures, captions, chosen)
     lines = [f"{written}: {len(chosen)} of {len(present)} annotated frames"]
     if absent := len(frames) - len(present):
         lines.append(f"{absent} annotated frames have no picture (posegrad data check names them)")
-    lines.append("green: outline of the mesh; yellow: visible box; x red, y green, z blue; discs: keypoints")
+    lines.append("below: folder/scene/image: object and its visible share; yellow: box of that")
+    lines.append("green: outline of the mesh; axes: x red, y green, z blue; discs: keypoints")
     return Outcome("\n".join(lines))
 
 

@@ -22,7 +22,7 @@ _AT_ONCE = 4
 def check_images(
     scene: Scene, wanted: set[int] | None, hint: str, findings: Findings, *, quick: bool
 ) -> dict[int, Size]:
-    """Sizes (width, height) of the pictures of the annotated frames that can be read.
+    """Sizes (width, height) of the pictures of the annotated frames that can be read and have the usual size.
 
     Args:
         scene: whose frames.
@@ -53,8 +53,9 @@ def check_images(
                 sizes[frame] = result
     _unannotated(scene, findings)
     usual = Counter(sizes.values()).most_common(1)
-    for frame, size in sizes.items():
+    for frame, size in list(sizes.items()):
         if size != usual[0][0]:
+            del sizes[frame]  # what does not fit this picture is a consequence
             (width, height), (w, h) = size, usual[0][0]
             findings.add(
                 present[frame], "size", f"{width} x {height} px, most of the scene are {w} x {h}",

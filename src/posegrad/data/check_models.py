@@ -30,6 +30,7 @@ class Model:
     vertices: np.ndarray | None = None
     hull: np.ndarray | None = None
     diameter: float | None = None
+    absent: bool = False
 
 
 @dataclass
@@ -58,25 +59,28 @@ def check_models(root: Path, findings: Findings) -> Models:
         meshes = _meshes(folder, findings)
         findings.count("meshes", len(meshes))
         for number, path in sorted(meshes.items()):
-            _check_model(number, path, infos.get(number), folder / "models_info.json", models, findings)
-        for number in sorted(set(infos) - set(meshes)):
+            _check_model(number, path, infos, folder / "models_info.json", models, findings)
+        for number in sorted(set(infos or {}) - set(meshes)):
             findings.note(
                 folder / "models_info.json", "no mesh", f"object {number} has no mesh beside it", "add it"
             )
-            diameter = infos[number].get("diameter")
+            diameter = (infos or {})[number].get("diameter")
             if isinstance(diameter, int | float) and number not in models.by_id:
-                models.by_id[number] = Model(diameter=float(diameter))
+                models.by_id[number] = Model(diameter=float(diameter), absent=True)
     return models
 
 
-def _read_info(path: Path, findings: Findings) -> dict[int, dict[str, Any]]:
+def _read_info(path: Path, findings: Findings) -> dict[int, dict[str, Any]] | None:
+    """By object id; None without a file that can be read."""
     if not path.is_file():
         if path.parent.name != "models_color":
             findings.note(path, "absent", "no such file", "diameters are computed from the meshes")
-        return {}
+        return None
     content = read_object(path, findings)
+    if content is None:
+        return None
     found = {}
-    for key, entry in (content or {}).items():
+    for key, entry in content.items():
         if not key.isdigit() or not isinstance(entry, dict):
             findings.add(
                 path, "entry", f"{key!r}: expected an object id with its properties",
@@ -105,12 +109,13 @@ def _meshes(folder: Path, findings: Findings) -> dict[int, Path]:
 
 
 def _check_model(
-    number: int, path: Path, info: dict | None, info_path: Path, models: Models, findings: Findings
+    number: int, path: Path, infos: dict | None, info_path: Path, models: Models, findings: Findings
 ) -> None:
     try:
         mesh = load_mesh(path)
     except DatasetError as error:
         findings.add(path, "unreadable", _reason(error, path), "copy or download it again")
+        models.by_id.setdefault(number, Model())
         return
     vertices = mesh.vertices
     if not np.isfinite(vertices).all():
@@ -130,9 +135,9 @@ def _check_model(
         findings.add(path, "size", "all vertices are in one place", "export the mesh again")
         return
     known = models.by_id.get(number)
-    if info is not None:
-        _check_info(number, vertices, diameter, info, info_path, findings)
-    elif info_path.is_file():
+    if infos is not None and number in infos:
+        _check_info(number, vertices, diameter, infos[number], info_path, findings)
+    elif infos is not None:
         findings.add(
             info_path, f"entry {number}", f"no entry for object {number}, whose mesh is there",
             "compute models_info.json again",
@@ -203,12 +208,13 @@ def outside(vertices: np.ndarray, most: int = 2000) -> np.ndarray:
 def check_annotated(models: Models, annotated: Iterable[int], root: Path, findings: Findings) -> None:
     """Every annotated object has a mesh, and every mesh an annotation."""
     annotated = set(annotated)
-    for number in sorted(annotated - set(models.by_id)):
+    there = {number for number, model in models.by_id.items() if not model.absent}
+    for number in sorted(annotated - there):
         findings.add(
             root / MODEL_FOLDERS[0], f"mesh {number}",
             f"object {number} is annotated, but there is no obj_{number:06d}.ply", "add the dataset's models",
         )  # fmt: skip
-    for number in sorted(set(models.by_id) - annotated):
+    for number in sorted(there - annotated):
         findings.note(
             root,
             f"never {number}",
