@@ -135,8 +135,8 @@ DAMAGES = [
         "column-major", every("cam_R_m2c", _transposed), GT, ("projected mesh", "column-major; transpose"), None
     ),
     Damage(
-        "metres", every("cam_t_m2c", lambda t: t / 1000), GT, ("metres", "multiply the translations by 1000"),
-        ("metres", "multiply the translations by 1000"),
+        "metres", every("cam_t_m2c", lambda t: t / 1000), GT, ("metres", "translations in scene_gt.json by 1000"),
+        ("metres", "translations in scene_gt.json by 1000"),
     ),
     Damage(
         "OpenGL's axes", every("cam_t_m2c", lambda t: t * [1, -1, -1]), GT, ("behind the camera", "OpenGL"),
@@ -190,7 +190,7 @@ DAMAGES = [
     ),
     Damage("truncated mesh", cut(MESH), MESH, ("not a readable",), ("not a readable PLY", "obj_000001.ply")),
     Damage(
-        "mesh in metres", scaled_mesh(0.001), MODELS_INFO, ("mesh seems to be in metres", "by 1000"),
+        "mesh in metres", scaled_mesh(0.001), MESH, ("mesh seems to be in metres", "by 1000"),
         ("mesh seems to be in metres", "by 1000"),
     ),
     Damage(
@@ -206,7 +206,8 @@ DAMAGES = [
         ("twice with one pose",), None,
     ),
     Damage(
-        "empty scene", lambda r: (r / GT).write_text("{}"), GT, ("the scene has no frames",), ("train",)
+        "empty scene", lambda r: (r / GT).write_text("{}"), GT, ("the scene has no frames",),
+        ("no object is annotated",),
     ),
     Damage(
         "mask of another size",

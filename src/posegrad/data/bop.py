@@ -19,7 +19,7 @@ from posegrad.data.entries import BadEntry, read_box, read_info, read_intrinsics
 from posegrad.data.errors import DatasetError, DatasetFileError
 from posegrad.data.json_files import read_json_object
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
-from posegrad.data.plausibility import mesh_fault, scale_fault
+from posegrad.data.plausibility import mesh_fault, positive, scale_fault, short
 
 MODEL_FOLDERS = ("models_eval", "models", "models_color")
 IMAGE_FOLDERS = ("rgb", "gray")
@@ -108,6 +108,10 @@ class BopDataset:
                     read_json_object(info) if info.is_file() else None,
                 )
             )
+        if not any(frame for _, _, frames, _, _ in found for frame in frames.values()):
+            raise DatasetError(
+                f"{self.root / self.split_folder}: no object is annotated in any scene_gt.json: annotate some frames."
+            )
         return found
 
     @cached_property
@@ -154,8 +158,8 @@ class BopDataset:
             DatasetError: no mesh, a damaged one, or one that is not of the size that models_info.json gives.
         """
         path = self.model_path(object_id, folder)
-        mesh, diameter = load_mesh(path), self.models_info.get(object_id, {}).get("diameter")
-        if isinstance(diameter, int | float) and (fault := mesh_fault(mesh.vertices, diameter)):
+        mesh, diameter = load_mesh(path), positive(self.models_info.get(object_id, {}).get("diameter"))
+        if diameter is not None and (fault := mesh_fault(mesh.vertices, diameter)):
             raise DatasetError(f"{path}: {fault.what}: {fault.fix}.")
         return mesh
 
@@ -163,13 +167,12 @@ class BopDataset:
         """The object's diameter in millimetres: from models_info.json, else computed from the mesh."""
         info = self.models_info.get(object_id, {})
         if "diameter" in info:
-            value = info["diameter"]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+            if (diameter := positive(info["diameter"])) is None:
                 raise DatasetError(
-                    f"models_info.json of {self.root}: the diameter of object {object_id} is {value!r}: write "
-                    f"millimetres."
+                    f"models_info.json of {self.root}: the diameter of object {object_id} is "
+                    f"{short(info['diameter'])}: write millimetres."
                 )
-            return float(value)
+            return diameter
         return mesh_diameter(self.load_mesh(object_id).vertices)
 
     def is_symmetric(self, object_id: int) -> bool:
@@ -213,7 +216,7 @@ class BopDataset:
         stated = self.diameter(object_id) if "diameter" in self.models_info.get(object_id, {}) else 0.0
         if fault := scale_fault(np.array([item.t[2] for item in kept]), stated):
             raise DatasetError(
-                f"{self.root / self.split_folder}, object {object_id}: {fault.what}: {fault.fix} in scene_gt.json."
+                f"{self.root / self.split_folder}, object {object_id}: {fault.what}: {fault.fix}."
             )
         missing = [item.image_path for item in kept if not item.image_path.is_file()]
         if missing:

@@ -30,7 +30,7 @@ def check_dataset(root: str | Path, *, split: str | Path | None = None, quick: b
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     print(*check_dataset(folder).problems)
-    .: no scene in any folder: expected FOLDER/000001/scene_gt.json, FOLDER for instance train or test.
+    .: no folder has a scene; fix: make it FOLDER/000001/scene_gt.json, FOLDER for instance train or test.
     """
     root = Path(root)
     findings = Findings(root)
@@ -112,8 +112,8 @@ def _scenes(root: Path, findings: Findings) -> list[Path]:
         findings.add(root, "root", "this is a folder inside a dataset", f"pass the dataset's folder, {right}")
     elif not found and not findings.problems:
         findings.add(
-            root, "root", "no scene in any folder",
-            "expected FOLDER/000001/scene_gt.json, FOLDER for instance train or test",
+            root, "root", "no folder has a scene",
+            "make it FOLDER/000001/scene_gt.json, FOLDER for instance train or test",
         )  # fmt: skip
     return found
 

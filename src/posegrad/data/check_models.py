@@ -15,7 +15,7 @@ from posegrad.data.check_json import read_object
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings
 from posegrad.data.mesh import load_mesh, mesh_diameter
-from posegrad.data.plausibility import mesh_fault
+from posegrad.data.plausibility import as_float, mesh_fault, positive, short
 from posegrad.data.symmetry import symmetry_transforms
 
 _MODEL = re.compile(r"obj_([0-9]{6})\.ply(\.gz)?")
@@ -64,9 +64,8 @@ def check_models(root: Path, findings: Findings) -> Models:
             findings.note(
                 folder / "models_info.json", "no mesh", f"object {number} has no mesh beside it", "add it"
             )
-            diameter = (infos or {})[number].get("diameter")
-            if isinstance(diameter, int | float) and number not in models.by_id:
-                models.by_id[number] = Model(diameter=float(diameter), absent=True)
+            diameter = positive((infos or {})[number].get("diameter"))
+            models.by_id.setdefault(number, Model(diameter=diameter, absent=True))
     return models
 
 
@@ -90,7 +89,7 @@ def _read_info(path: Path, findings: Findings) -> dict[int, dict[str, Any]] | No
         found[int(key)] = entry
         try:
             symmetry_transforms(entry, max_step=1.0)
-        except DatasetError as error:
+        except (DatasetError, OverflowError) as error:
             what, _, fix = str(error).rstrip(".").rpartition(": ")
             findings.add(path, f"symmetry {key}", f"object {key}: {what}", fix)
     return found
@@ -136,6 +135,12 @@ def _check_model(
         return
     known = models.by_id.get(number)
     if infos is not None and number in infos:
+        stated = positive(infos[number].get("diameter"))
+        if stated is not None and (fault := mesh_fault(vertices, stated)):
+            file = path if fault.what.startswith("the mesh") else info_path
+            findings.add(file, f"unit {number}", f"object {number}: {fault.what}", fault.fix)
+            models.by_id.setdefault(number, Model())
+            return
         _check_info(number, vertices, diameter, infos[number], info_path, findings)
     elif infos is not None:
         findings.add(
@@ -163,32 +168,28 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _check_info(
-    number: int, vertices: np.ndarray, diameter: float, info: dict, path: Path, findings: Findings
+    object_id: int, vertices: np.ndarray, diameter: float, info: dict, path: Path, findings: Findings
 ) -> None:
-    stated = info.get("diameter")
-    if not isinstance(stated, int | float) or not 0 < stated < np.inf:
+    stated = positive(info.get("diameter"))
+    if stated is None:
+        given = short(info.get("diameter"))
         findings.add(
-            path, f"diameter {number}", f"object {number}: diameter is {stated!r}", f"write {diameter:.6g}"
+            path, f"diameter {object_id}", f"object {object_id}: diameter is {given}", f"write {diameter:.6g}"
         )
-        return
-    if fault := mesh_fault(vertices, stated):
-        findings.add(path, f"unit {number}", f"object {number}: {fault.what}", fault.fix)
         return
     if abs(stated - diameter) > _DIAMETER_OFF * diameter:
         findings.add(
-            path, f"diameter {number}",
-            f"object {number}: the diameter is {stated:.4g} mm, of its mesh {diameter:.4g} mm",
+            path, f"diameter {object_id}",
+            f"object {object_id}: the diameter is {stated:.4g} mm, of its mesh {diameter:.4g} mm",
             f"write {diameter:.6g}",
         )  # fmt: skip
     low, size = vertices.min(0), np.ptp(vertices, axis=0)
     for k, axis in enumerate("xyz"):
         for name, value in ((f"min_{axis}", low[k]), (f"size_{axis}", size[k])):
-            given = info.get(name)
-            if given is None:
-                continue
-            if not isinstance(given, int | float) or not abs(given - value) <= _BOX_OFF * diameter:
+            if name in info and not abs(as_float(info[name]) - value) <= _BOX_OFF * diameter:
                 findings.add(
-                    path, f"box {number}", f"object {number}: {name} is {given!r}, of its mesh {value:.4g}",
+                    path, f"box {object_id}",
+                    f"object {object_id}: {name} is {short(info[name])}, of its mesh {value:.4g}",
                     "compute models_info.json again",
                 )  # fmt: skip
 

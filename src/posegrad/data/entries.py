@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from posegrad.data.plausibility import Fault, camera_fault, numbers, pose_fault
+from posegrad.data.plausibility import Fault, as_float, camera_fault, numbers, pose_fault, short
 
 
 class BadEntry(ValueError):
@@ -80,10 +80,11 @@ def read_info(infos: object, number: int) -> dict:
 
 def read_visibility(info: dict) -> float:
     """The visible share, in [0, 1]."""
-    share = info.get("visib_fract")
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1 + 1e-6:
-        raise BadEntry("scene_gt_info.json", f"visib_fract is {share!r}", "it is a share in [0, 1]")
-    return float(share)
+    share = as_float(info.get("visib_fract"))
+    if not 0 <= share <= 1 + 1e-6:
+        given = short(info.get("visib_fract"))
+        raise BadEntry("scene_gt_info.json", f"visib_fract is {given}", "it is a share in [0, 1]")
+    return share
 
 
 def read_box(info: dict, key: str) -> np.ndarray:

@@ -30,7 +30,8 @@ class Problem:
             shown = ", ".join(str(i) for i in unique[:4])
             many = "" if len(unique) <= 4 else f" and {len(unique) - 4} more"
             where = f", frame{'s' if len(unique) > 1 else ''} {shown}{many}"
-        line = f"{'' if self.error else 'note: '}{self.file}{where}: {self.what}: {self.fix}."
+        before, between = ("", "; fix: ") if self.error else ("note: ", "; ")
+        line = f"{before}{self.file}{where}: {self.what}{between}{self.fix}."
         return " ".join(line.split())
 
 
@@ -41,7 +42,7 @@ class Findings:
     >>> for frame in (3, 8):
     ...     findings.add(Path("set/test/000001/rgb"), "missing", "the picture is missing", "restore it", frame)
     >>> print(*findings.problems)
-    test/000001/rgb, frames 3, 8: the picture is missing: restore it.
+    test/000001/rgb, frames 3, 8: the picture is missing; fix: restore it.
     """
 
     def __init__(self, root: Path) -> None:

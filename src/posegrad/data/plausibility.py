@@ -22,6 +22,21 @@ class Fault(NamedTuple):
     fix: str
 
 
+def as_float(value: object) -> float:
+    """A number of JSON as a float; NaN for anything else, and for one that no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.nan
+
+
+def positive(value: object) -> float | None:
+    """A finite number > 0 of JSON as a float, or None."""
+    return value if 0 < (value := as_float(value)) < np.inf else None
+
+
 def numbers(value: object, count: int) -> np.ndarray:
     """`count` numbers of JSON as a float64 array.
 
@@ -31,13 +46,14 @@ def numbers(value: object, count: int) -> np.ndarray:
     if not isinstance(value, list) or any(
         isinstance(v, bool) or not isinstance(v, int | float) for v in value
     ):
-        raise ValueError(f"expected a list of {count} numbers, got {_short(value)}")
+        raise ValueError(f"expected a list of {count} numbers, got {short(value)}")
     if len(value) != count:
         raise ValueError(f"expected {count} numbers, got {len(value)}")
-    return np.array(value, dtype=np.float64)
+    return np.array([as_float(v) for v in value])
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """As Python writes it, the beginning of what is long."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -75,7 +91,7 @@ def scale_fault(depths: np.ndarray, diameter: float) -> Fault | None:
     if depth < _NEAR * diameter and diameter < 1000 * depth < _FAR * diameter:
         return Fault(
             f"cam_t_m2c seems to be in metres: the object, {diameter:.4g} mm large, is {depth:.3g} mm away",
-            "multiply the translations by 1000",
+            "multiply the translations in scene_gt.json by 1000",
         )
     if depth > _FAR * diameter and diameter < depth / 1000 < _FAR * diameter:
         return Fault(
