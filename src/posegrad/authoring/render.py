@@ -16,7 +16,7 @@ from posegrad.authoring.symmetries import judge_symmetries, stated_symmetries
 from posegrad.data import DatasetError
 from posegrad.data.backgrounds import PhotoBackgrounds, random_background
 from posegrad.data.json_files import read_json
-from posegrad.data.mesh import Mesh, mesh_diameter
+from posegrad.data.mesh import Mesh
 from posegrad.data.mesh_import import import_mesh
 from posegrad.data.render_config import FrameConfig
 from posegrad.data.render_objects import render_objects
@@ -133,10 +133,12 @@ def _text(job: RenderJob, config: FrameConfig, meshes: dict[int, Mesh], notes: l
         f"{job.out}: {job.train_frames} train and {job.test_frames} test frames, {config.width} x "
         f"{config.height} px, focal length {config.K[0, 0]:g} px"
     ]
+    info = read_json(job.out / "models" / "models_info.json")
     for number, mesh in meshes.items():
-        x, y, z = np.ptp(mesh.vertices, axis=0)
+        entry = info[str(number)]
+        x, y, z = (entry[f"size_{axis}"] for axis in "xyz")
         lines.append(
             f"object {number}: {job.meshes[number - 1].name}, {x:.1f} x {y:.1f} x {z:.1f} mm, diameter "
-            f"{mesh_diameter(mesh.vertices):.1f} mm, {len(mesh.faces)} faces"
+            f"{entry['diameter']:.1f} mm, {len(mesh.faces)} faces"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])

@@ -12,7 +12,6 @@ from scipy.spatial import KDTree
 
 from posegrad.data import DatasetError, Mesh
 from posegrad.data.json_files import read_json
-from posegrad.data.mesh import mesh_diameter
 from posegrad.data.render_objects import even_mesh
 from posegrad.data.symmetry import symmetry_transforms
 from posegrad.train.errors import RunError
@@ -80,23 +79,26 @@ def judge_symmetries(mesh: Mesh, info: dict[str, Any]) -> list[str]:
                 f"is it symmetric there?"
             ]
         return []
+    found = []
     for axis in "xyz":
-        for turns, words in ((0, "at any angle"), (4, "after a quarter of a turn"), (2, "after half a turn")):
+        for turns in (0, 4, 2):
             R, t = symmetry_transforms(axis_symmetry(mesh, axis, turns), max_step=0.5)
             if all(probe.same(r, s) for r, s in zip(R, t, strict=True)):
-                option = axis if turns == 0 else f"{axis}:{turns}"
-                return [
-                    f"it looks the same {words} about {axis}, yet no symmetry is stated: --symmetric-axis {option}, "
-                    f"unless something small tells the views apart."
-                ]
-    return []
+                found.append(f"{axis}:{turns}" if turns else axis)
+                break
+    if not found:
+        return []
+    return [
+        f"it looks the same when turned about {', '.join(option[0] for option in found)}, yet no symmetry is stated: "
+        f"--symmetric-axis {' '.join(found)}, unless something small tells the views apart."
+    ]
 
 
 class _Probe:
     """Points all over the surface with the colours of the nearest vertices of the mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
-        self.diameter = mesh_diameter(mesh.vertices)
+        self.diameter = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))  # of the box: it is only a scale
         self.points = even_mesh(mesh, self.diameter).vertices
         self.tree = KDTree(self.points)
         self.colors = None

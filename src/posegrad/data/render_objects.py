@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from posegrad.data.bop_writer import BopWriter
 from posegrad.data.errors import DatasetError
-from posegrad.data.mesh import Mesh, mesh_diameter, simplify_mesh
+from posegrad.data.mesh import Mesh, simplify_mesh
 from posegrad.data.placing import Target
 from posegrad.data.render import Frame, render_frame
 from posegrad.data.render_config import FrameConfig
@@ -93,9 +94,9 @@ def even_mesh(mesh: Mesh, diameter: float) -> Mesh:
 
 
 def _target(number: int, mesh: Mesh, config: FrameConfig, distance: tuple[float, float] | None) -> Target:
-    diameter = mesh_diameter(mesh.vertices)
     shorter = min(config.width, config.height)
     probe = Target.of_mesh(number, mesh, (1.0, 1.0))
+    diameter = probe.diameter
     focal = float(max(config.K[0, 0], config.K[1, 1]))
     near, far = (
         0.5 + 2 * focal * probe.spread / (share * shorter) for share in (_LARGEST_SPAN, _SMALLEST_SPAN)
@@ -109,4 +110,4 @@ def _target(number: int, mesh: Mesh, config: FrameConfig, distance: tuple[float,
                 f"{config.height} px at {distance[0]:g} mm: start the distance at {np.ceil(closest * diameter):.0f} "
                 f"mm or farther, or take larger frames or a shorter focal length."
             )
-    return Target(number, probe.caster, diameter, (near, far), probe.center, probe.spread)
+    return replace(probe, distance=(float(near), float(far)))
