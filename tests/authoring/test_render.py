@@ -58,7 +58,7 @@ def render(out: Path, *words: str) -> int:
 def test_masks_are_the_projected_mesh(tmp_path: Path, block: Path) -> None:
     """Against another rasteriser, for an object whose origin is far from its middle."""
     mesh = box_mesh()
-    block.write_bytes(encode_ply(Mesh(mesh.vertices + [300, -40, 7], mesh.faces)))
+    block.write_bytes(encode_ply(Mesh(mesh.vertices + np.array([300, -40, 7]), mesh.faces)))
     assert render(tmp_path / "set", str(block), "--masks", "--viewpoints", "sphere") == 0
     dataset = BopDataset(tmp_path / "set", "train")
     for item in dataset.instances(1):
@@ -211,15 +211,16 @@ def test_cameras_of_a_dataset_and_of_the_calibration(tmp_path: Path, block: Path
 
 def test_stated_symmetries_map_the_mesh_onto_itself(tmp_path: Path, block: Path, capsys) -> None:
     mesh = box_mesh((40, 40, 80))
-    block.write_bytes(encode_ply(Mesh(mesh.vertices + [5, 6, 7], mesh.faces)))
+    vertices = mesh.vertices + np.array([5, 6, 7])
+    block.write_bytes(encode_ply(Mesh(vertices, mesh.faces)))
     assert render(tmp_path / "set", str(block), "--symmetric-axis", "z:4") == 0
     assert "symmetry" not in capsys.readouterr().out
     info = BopDataset(tmp_path / "set", "train").models_info[1]
     R, t = symmetry_transforms(info)
     assert len(R) == 4
-    corners = {tuple(np.round(v, 6)) for v in mesh.vertices + [5, 6, 7]}
+    corners = {tuple(np.round(v, 6)) for v in vertices}
     for r, s in zip(R, t, strict=True):
-        assert {tuple(np.round(v, 6)) for v in (mesh.vertices + [5, 6, 7]) @ r.T + s} == corners
+        assert {tuple(np.round(v, 6)) for v in vertices @ r.T + s} == corners
     assert render(tmp_path / "bad", str(block), "--symmetric-axis", "x") == 0  # stated, but not so
     assert "% of the diameter off it: is it symmetric there?" in capsys.readouterr().out
     assert render(tmp_path / "none", str(block)) == 0

@@ -143,9 +143,10 @@ def _textured(vertices: np.ndarray, faces: np.ndarray, visual: Any, path: Path) 
         if not len(long) or len(faces) + 3 * len(long) > _MOST_FACES:
             break
         # neighbours that stay whole leave no gap: the new vertices lie on their straight edges
-        vertices, faces, attributes = trimesh.remesh.subdivide(
+        divided: Any = trimesh.remesh.subdivide(
             vertices, faces, face_index=long, vertex_attributes={"uv": uv}
         )
+        vertices, faces, attributes = divided
         uv = attributes["uv"]
     colors = np.asarray(visual.material.to_color(uv))[:, :3]
     return Mesh(vertices, faces, colors)
@@ -164,7 +165,7 @@ def _joined(parts: list[Mesh]) -> Mesh:
 def _clean(mesh: Mesh) -> Mesh:
     """Without degenerate faces and unused vertices."""
     corners = mesh.vertices[mesh.faces]
-    finite = np.isfinite(corners).all((1, 2))
+    finite = np.isfinite(corners).reshape(len(corners), 9).all(1)
     corners = np.where(finite[:, None, None], corners, 0.0)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     size = np.abs(corners[:, 1:] - corners[:, :1]).max((1, 2))

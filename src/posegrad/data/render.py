@@ -140,8 +140,8 @@ def _annotate(item: Placed, visible: np.ndarray, config: FrameConfig) -> Annotat
     boxes = [_box(mask, x0, y0) for mask in masks]
     full = np.zeros((config.height, config.width), dtype=bool)
     full[y0:y1, x0:x1] = masks[1]
-    counts = [int(mask.sum()) for mask in masks]
-    return Annotation(item.target.id, item.R, item.t, *boxes, *counts, full)
+    whole, visible_count = (int(mask.sum()) for mask in masks)
+    return Annotation(item.target.id, item.R, item.t, boxes[0], boxes[1], whole, visible_count, full)
 
 
 def _box(mask: np.ndarray, x0: int, y0: int) -> tuple[float, float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,9 +88,10 @@ def even_mesh(mesh: Mesh, diameter: float) -> Mesh:
     """A mesh of the same surface with vertices everywhere: errors that are means over vertices need it."""
     import trimesh
 
-    vertices, faces = trimesh.remesh.subdivide_to_size(
+    divided: Any = trimesh.remesh.subdivide_to_size(
         mesh.vertices, mesh.faces, max_edge=0.6 * diameter / _EVAL_CELLS, max_iter=20
     )
+    vertices, faces = divided
     return simplify_mesh(Mesh(vertices, faces), diameter / _EVAL_CELLS)
 
 
