@@ -149,8 +149,8 @@ class Recorder:
     def _add_scalars(self, entry: dict[str, Any]) -> None:
         if self._board is not None:
             with writable(self._board.path):
-                values = {name: value for name, value in entry.items() if isinstance(value, int | float)}
-                self._board.add(values.pop("step"), values)
+                numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+                self._board.add(entry["step"], {n: value for n, value in numbers.items() if n != "step"})
 
     def flush(self) -> None:
         """Bring the log to the disk and note its length: a checkpoint must not know more than the log."""
