@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posegrad import cli
 from posegrad.train import RunError, TrainConfig, train
@@ -91,8 +92,9 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(
     train(stored_config(out), resume=out)
     assert_same(out, whole)
     assert not (out / CHECKPOINT).exists()
-    boards = list(out.glob("events.out.tfevents.*"))
-    assert len(boards) == 1
+    assert len(list(out.glob("events.out.tfevents.*"))) == 1
+    board = EventAccumulator(str(out)).Reload()
+    assert [event.step for event in board.Scalars("l_h")] == [1, 3, 5, 7, 9]
 
 
 def test_an_error_between_checkpoints_costs_only_the_steps_since_the_last(
