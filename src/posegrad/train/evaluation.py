@@ -24,7 +24,7 @@ from posegrad.nn import (
 from posegrad.pose import Pose
 from posegrad.train.source import Source
 
-__all__ = ["Predictions", "aligned", "mean_pose", "measure", "predict", "table", "true_poses"]
+__all__ = ["Predictions", "aligned", "item_errors", "mean_pose", "measure", "predict", "table", "true_poses"]
 
 MM_PER_CM = 10.0
 MAX_VERTICES = 2000
@@ -39,12 +39,14 @@ class Predictions:
         ok: (M,) False where PnP failed.
         points2d: (M, N, 2) predicted keypoints, full-image pixels.
         weights: (M, N) PnP weights.
+        status: (M,) `pg.Status` of the solution.
     """
 
     pose: Pose
     ok: Tensor
     points2d: Tensor
     weights: Tensor
+    status: Tensor
 
 
 def true_poses(instances: Sequence[Instance]) -> Pose:
@@ -88,10 +90,10 @@ def predict(
             seen = net(batch["image"])
         found = net.solve(seen, points3d, batch["K"], batch["full_from_crop"])
         points2d = seen.in_full_image(batch["full_from_crop"])
-        parts.append((found.pose.R, found.pose.t, found.ok, points2d, seen.weights))
+        parts.append((found.pose.R, found.pose.t, found.ok, points2d, seen.weights, found.status))
     net.train(was_training)
-    R, t, ok, points2d, weights = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    return Predictions(Pose(R, t), ok, points2d, weights)
+    R, t, *rest = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return Predictions(Pose(R, t), *rest)
 
 
 def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: float) -> Pose:
@@ -118,13 +120,13 @@ def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: flo
     return Pose(R.expand(len(test), 3, 3), torch.from_numpy(np.stack(t)))
 
 
-def measure(
-    pose: Pose, ok: Tensor, source: Source, instances: Sequence[Instance], seed: int = 0
-) -> dict[str, float]:
-    """Metrics of poses on instances: shares in percent, medians in degrees, mm and full-image pixels.
+def item_errors(
+    pose: Pose, source: Source, instances: Sequence[Instance], seed: int = 0
+) -> dict[str, Tensor]:
+    """Errors (M,) of each pose: ``add`` (``adds`` for symmetric objects) and ``translation`` in mm, ``rotation`` in
+    degrees, ``projection`` in full-image pixels.
 
     ADD and projection errors are means over the mesh's vertices (at most 2000 of them, drawn by `seed`).
-    Failed items count as wrong, and with an infinite error in the medians.
     """
     vertices = source.mesh.vertices
     everything = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
@@ -133,24 +135,43 @@ def measure(
         vertices = vertices[np.sort(chosen)]
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
     true = true_poses(instances)
-    pixels = projection_2d(pose, true, points, intrinsics(instances))
+    errors = {
+        "add": add(pose, true, points),
+        "rotation": rotation_error_deg(pose, true),
+        "translation": translation_error(pose, true),
+        "projection": projection_2d(pose, true, points, intrinsics(instances)),
+    }
+    if source.symmetric:
+        errors["adds"] = adds(pose, true, points, neighbours=everything)
+    return errors
+
+
+def measure(
+    pose: Pose, ok: Tensor, source: Source, instances: Sequence[Instance], seed: int = 0
+) -> dict[str, float]:
+    """Metrics of poses on instances: shares in percent, medians in degrees, mm and full-image pixels.
+
+    Failed items count as wrong, and with an infinite error in the medians; see :func:`item_errors`.
+    """
+    errors = item_errors(pose, source, instances, seed)
     limit = 0.1 * source.diameter
 
-    def median(error: Tensor) -> float:
-        return float(np.median(torch.where(ok, error, torch.inf).numpy()))  # torch's takes the lower of two
+    def median(name: str) -> float:
+        # torch's takes the lower of two
+        return float(np.median(torch.where(ok, errors[name], torch.inf).numpy()))
 
     result = {
-        "add_01d": 100 * float(recall(add(pose, true, points), limit, ok)),
-        "projection_5px": 100 * float(recall(pixels, 5.0, ok)),
-        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, true, cm=MM_PER_CM, ok=ok)),
-        "median_rotation_deg": median(rotation_error_deg(pose, true)),
-        "median_translation_mm": median(translation_error(pose, true)),
-        "median_projection_px": median(pixels),
+        "add_01d": 100 * float(recall(errors["add"], limit, ok)),
+        "projection_5px": 100 * float(recall(errors["projection"], 5.0, ok)),
+        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, true_poses(instances), cm=MM_PER_CM, ok=ok)),
+        "median_rotation_deg": median("rotation"),
+        "median_translation_mm": median("translation"),
+        "median_projection_px": median("projection"),
         "failed": 100 * float((~ok).double().mean()),
         "count": len(instances),
     }
-    if source.symmetric:
-        result["adds_01d"] = 100 * float(recall(adds(pose, true, points, neighbours=everything), limit, ok))
+    if "adds" in errors:
+        result["adds_01d"] = 100 * float(recall(errors["adds"], limit, ok))
     return result
 
 
