@@ -186,6 +186,24 @@ COLUMNS = {
     "failed": ("failed", "%"),
     "count": ("images", ""),
 }
+MEANINGS = {
+    "add_01d": "share of images whose vertices are off by less than a tenth of the diameter, on average",
+    "adds_01d": "the same with the nearest vertex in place of the same one, for objects with symmetries",
+    "projection_5px": "share of images whose projected vertices are off by less than 5 px of the full image, on average",
+    "cm5_deg5": "share of images with less than 5 cm and 5 degrees of error",
+    "median_rotation_deg": "median angle between the true and the predicted rotation",
+    "median_translation_mm": "median distance between the true and the predicted translation",
+    "median_projection_px": "median of the mean distance of the projected vertices, full-image pixels",
+    "failed": "share of images without a pose; they count as wrong, and with an infinite error in medians",
+    "count": "images that were evaluated",
+}
+
+
+def cell(key: str, value: float | None) -> str:
+    """A value of a column as text."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if key == "count" else f"{value:.2f}" if "median" in key else f"{value:.1f}"
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -193,11 +211,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     keys = [key for key in COLUMNS if any(key in row for row in rows.values())]
     lines = [["", *(COLUMNS[k][0] for k in keys)], ["", *(COLUMNS[k][1] for k in keys)]]
     for name, row in rows.items():
-        cells = [
-            f"{row[k]:.0f}" if k == "count" else f"{row[k]:.2f}" if "median" in k else f"{row[k]:.1f}"
-            for k in keys
-        ]
-        lines.append([name, *cells])
+        lines.append([name, *(cell(k, row[k]) for k in keys)])
     return aligned(lines)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from posegrad.data import DatasetError
@@ -24,7 +23,9 @@ from posegrad.train.files import check_writable, hold, writable, write_json
 from posegrad.train.loop import Trained, fit
 from posegrad.train.parallel import Processes, accelerator
 from posegrad.train.pictures import draw_curves, draw_poses
-from posegrad.train.record import Recorder, read_run, write_model
+from posegrad.train.record import Recorder, read_log, read_run, read_summary, write_model
+from posegrad.train.report import Evaluated, write_report
+from posegrad.train.report_data import environment
 from posegrad.train.resume import check_resumable, finished_metrics, protect, resume_command
 from posegrad.train.source import Source, open_source
 
@@ -55,9 +56,18 @@ def _compare(source: Source, found: Predictions) -> dict[str, dict[str, float]]:
     }
 
 
-def _predict(config: TrainConfig, net: KeypointPoseNet, source: Source, keypoints: np.ndarray) -> Predictions:
+def _evaluated(
+    folder: Path, config: TrainConfig, net: KeypointPoseNet, source: Source, log: list[dict[str, Any]]
+) -> Evaluated:
+    """The network's poses on the held-out images, measured; its summary is left empty."""
     precision = convolution_precision(config.run, next(net.parameters()).device)
-    return predict(net, source.test, keypoints, padding=config.data.padding, precision=precision)
+    begin = time.perf_counter()
+    found = predict(net, source.test, source.keypoints, padding=config.data.padding, precision=precision)
+    seconds = time.perf_counter() - begin
+    rows = _compare(source, found)
+    return Evaluated(
+        folder, config, source, net, found, rows, {}, log, environment(), seconds=seconds, precision=precision
+    )
 
 
 def _absolute(data: DataConfig) -> DataConfig:
@@ -110,17 +120,19 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
         if not processes.first:
             return Report({}, "")
         try:
-            report, summary = _evaluate(config, net, source, trained, folder)
+            log = recorder.lines()
+            evaluated = _evaluate(config, net, source, trained, folder, log)
             with writable(folder / "curves.png"):
-                draw_curves(recorder.lines(), folder / "curves.png")
-            summary["seconds"] = time.perf_counter() - begin + before
-            write_json(folder / "metrics.json", summary)
+                draw_curves(log, folder / "curves.png")
+            evaluated.summary["seconds"] = time.perf_counter() - begin + before
+            write_json(folder / "metrics.json", evaluated.summary)
+            write_report(evaluated)
         except KeyboardInterrupt as interrupt:
             message = f"stopped after the last step; evaluate it with: {resume_command(folder)}"
             raise Stopped(message, signal.SIGINT) from interrupt
         # From here on the run is finished: there is nothing to resume.
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    return report
+    return Report(evaluated.rows, table(evaluated.rows))
 
 
 def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
@@ -132,18 +144,23 @@ def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
 
 
 def _evaluate(
-    config: TrainConfig, net: KeypointPoseNet, source: Source, trained: Trained, folder: Path
-) -> tuple[Report, dict[str, Any]]:
-    """Write the network, evaluate it and draw; the report, and the content of metrics.json."""
+    config: TrainConfig,
+    net: KeypointPoseNet,
+    source: Source,
+    trained: Trained,
+    folder: Path,
+    log: list[dict[str, Any]],
+) -> Evaluated:
+    """Write the network, evaluate it and draw; the summary is the content of metrics.json."""
     write_model(folder, net, source.keypoints)
-    found = _predict(config, net, source, source.keypoints)
-    metrics = _compare(source, found)
+    evaluated = _evaluated(folder, config, net, source, log)
     with writable(folder / "pictures"):
-        draw_poses(source, found, folder / "pictures", config.run.pictures)
-    summary: dict[str, Any] = {
+        draw_poses(source, evaluated.found, folder / "pictures", config.run.pictures)
+    evaluated.summary |= {
         "dataset": source.name,
         "loss": config.loss.loss,
-        "test": metrics,
+        "test": evaluated.rows,
+        "environment": evaluated.environment,
         "training": {
             "images": len(source.train),
             "steps": trained.steps,
@@ -160,11 +177,11 @@ def _evaluate(
             "threads": torch.get_num_threads(),
         },
     }
-    return Report(metrics, table(metrics)), summary
+    return evaluated
 
 
 def evaluate(config: EvalConfig) -> Report:
-    """Evaluate a finished run on held-out images; writes evaluation.json into its folder.
+    """Evaluate a finished run on held-out images; writes evaluation.json and report.html into its folder.
 
     Raises:
         RunError, DatasetError: the run or the data cannot be used, in one sentence.
@@ -186,11 +203,13 @@ def evaluate(config: EvalConfig) -> Report:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise RunError(f"{config.run}/model.safetensors does not fit its config.json: {first}") from error
-    found = _predict(settings, net.to(accelerator().device), source, keypoints)
-    metrics = _compare(source, found)
+    source = replace(source, keypoints=keypoints)
+    evaluated = _evaluated(config.run, settings, net.to(accelerator().device), source, read_log(config.run))
+    evaluated.summary.update(read_summary(config.run))
     try:
-        write_json(config.run / "evaluation.json", {"dataset": source.name, "test": metrics})
-        draw_poses(source, found, config.run / "pictures", config.pictures)
+        write_json(config.run / "evaluation.json", {"dataset": source.name, "test": evaluated.rows})
+        draw_poses(source, evaluated.found, config.run / "pictures", config.pictures)
+        write_report(evaluated)
     except OSError as error:
         raise RunError(f"cannot write to {config.run} ({error.strerror})") from error
-    return Report(metrics, table(metrics))
+    return Report(evaluated.rows, table(evaluated.rows))

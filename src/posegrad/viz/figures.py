@@ -130,9 +130,7 @@ def plot_curves(
     figure.savefig(str(path))
 
 
-def series_of(
-    records: Sequence[Mapping[str, object]], x: str, key: str
-) -> tuple[np.ndarray, np.ndarray]:
+def series_of(records: Sequence[Mapping[str, object]], x: str, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Where both keys of a record are finite numbers: the two as arrays."""
     pairs = [(record.get(x), record.get(key)) for record in records]
     numbers = [
