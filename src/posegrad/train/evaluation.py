@@ -189,7 +189,7 @@ COLUMNS = {
 MEANINGS = {
     "add_01d": "share of images whose vertices are off by less than a tenth of the diameter, on average",
     "adds_01d": "the same with the nearest vertex in place of the same one, for objects with symmetries",
-    "projection_5px": "share of images whose projected vertices are off by less than 5 px of the full image, on average",
+    "projection_5px": "share of images whose vertices, projected, are off by less than 5 px, on average",
     "cm5_deg5": "share of images with less than 5 cm and 5 degrees of error",
     "median_rotation_deg": "median angle between the true and the predicted rotation",
     "median_translation_mm": "median distance between the true and the predicted translation",

@@ -80,7 +80,7 @@ def write_report(run: Evaluated) -> Path:
         _examples(run, errors),
         _errors(errors),
         _failures(run),
-        section("Training", training_charts(run.log, run.config, run.summary.get("training", {}))),
+        _training(run),
         _settings(run),
         _machine(run),
     ]
@@ -100,6 +100,7 @@ def _summary(run: Evaluated, errors: Sequence[Errors]) -> str:
         if key in row:
             name, unit = COLUMNS[key]
             beside = "" if key == "failed" else f"mean pose {_with_unit(cell(key, baseline.get(key)), unit)}"
+            name = f"median {name}" if "median" in unit else name
             values.append((name, _with_unit(cell(key, row[key]), unit), beside))
     training = run.summary.get("training", {})
     if training.get("seconds"):
@@ -147,7 +148,10 @@ def _examples(run: Evaluated, errors: Sequence[Errors]) -> str:
     )
     if not views:
         return ""
-    cards = [_example(run, e, example, view) for (e, example), view in zip(shown, views, strict=True)]
+    cards = [
+        _example(run, e, example, view, several_objects=len(errors) > 1)
+        for (e, example), view in zip(shown, views, strict=True)
+    ]
     present = {"truth", "found", "keypoints"}
     if any(view.moments is not None for view in views):
         present.add("ellipses")
@@ -168,11 +172,13 @@ def _examples(run: Evaluated, errors: Sequence[Errors]) -> str:
     )
 
 
-def _example(run: Evaluated, errors: Errors, example: Example, view: Closeup) -> str:
+def _example(
+    run: Evaluated, errors: Errors, example: Example, view: Closeup, *, several_objects: bool
+) -> str:
     item = run.source.test[example.index]
     place = int(np.flatnonzero(errors.index == example.index)[0])
     if math.isfinite(example.error):
-        tag = f"{errors.metric} {100 * example.error:.1f} % of the diameter"
+        tag = f"{errors.metric} {100 * example.error:.1f} %"
         numbers = (
             f"{errors.rotation[place]:.1f}°, {errors.along[place]:.1f} mm along and "
             f"{errors.across[place]:.1f} mm across the view"
@@ -182,15 +188,15 @@ def _example(run: Evaluated, errors: Errors, example: Example, view: Closeup) ->
         tag, numbers = f"failed: {status}", "no pose"
     where = f"scene {item.scene_id}, image {item.image_id}"
     caption = f"{where}: {numbers}. {100 * item.visibility:.0f} % visible, {errors.depth[place]:.0f} mm away."
-    several = f"{errors.name}, {example.label}"
+    title = f"{errors.name}, {example.label}" if several_objects else example.label.capitalize()
     numbers_shown: list[int] = []
     if view.moments is not None:
         order = np.argsort(np.trace(view.moments, axis1=1, axis2=2), kind="stable")
         numbers_shown = sorted({int(k) for k in np.linspace(0, len(order) - 1, 4).round()})
         numbers_shown = [int(order[k]) for k in numbers_shown]
-    description = f"{several}, {where}: true and predicted outline with keypoints, {tag}"
+    description = f"{title}, {where}: true and predicted outline with keypoints, {tag}"
     content = closeup(view, description) + heatmap_strip(view, numbers_shown)
-    return card(content, title=several, tag=tag, caption=caption)
+    return card(content, title=title, tag=tag, caption=caption)
 
 
 def _errors(errors: Sequence[Errors]) -> str:
@@ -213,14 +219,14 @@ def _errors(errors: Sequence[Errors]) -> str:
             histogram_chart(
                 "translation",
                 {
-                    "along": np.concatenate([e.along[e.solved] for e in solved]),
+                    "along the view": np.concatenate([e.along[e.solved] for e in solved]),
                     "across": np.concatenate([e.across[e.solved] for e in solved]),
                 },
-                title="Histograms of the translation errors along and across the viewing direction",
+                title="Histograms of the translation errors, along and across the viewing direction",
                 x="translation error (mm)",
                 y="images",
             ),
-            title="Translation, along and across the viewing direction",
+            title="Translation",
         ),
         *_causes(solved),
     ]
@@ -261,7 +267,13 @@ def _causes(solved: Sequence[Errors]) -> list[str]:
         values = np.concatenate([scale * getattr(e, key)[e.solved] for e in solved])
         varies = len(values) >= 10 and np.ptp(values) > max(least, 0.1 * float(np.abs(values).mean()))
         if varies:
-            points = {e.name: (scale * getattr(e, key)[e.solved], 100 * e.distance[e.solved]) for e in solved}
+            points = {
+                (e.name if len(solved) > 1 else "image"): (
+                    scale * getattr(e, key)[e.solved],
+                    100 * e.distance[e.solved],
+                )
+                for e in solved
+            }
             chart = scatter_chart(
                 key,
                 points,
@@ -285,6 +297,16 @@ def _failures(run: Evaluated) -> str:
         "PnP statuses",
         table(head, rows, caption="What PnP said of the held-out images", text_columns=(0, 3)),
     )
+
+
+def _training(run: Evaluated) -> str:
+    training = run.summary.get("training", {})
+    notes = []
+    if training.get("share_of_steps_with_pose_loss"):
+        notes.append(f"PnP failed for {100 * training['failed_share']:.2g} % of the crops it was asked for.")
+    if run.config.loss.loss == "mixed":
+        notes.append("Shaded: the pose loss gains weight.")
+    return section("Training", training_charts(run.log, run.config, training), note=" ".join(notes))
 
 
 def _settings(run: Evaluated) -> str:
@@ -311,7 +333,7 @@ def _machine(run: Evaluated) -> str:
     if training.get("steps"):
         timing["training"] = (
             f"{training['steps']} steps in {_duration(training['seconds'])}, "
-            f"{training['images_per_second']:.1f} images/s, {training['precision']}, {training['threads']} threads"
+            f"{training['images_per_second']:.1f} images/s, {training['precision']}"
         )
     if training.get("processes", 1) > 1:
         timing["processes"] = str(training["processes"])
@@ -325,11 +347,15 @@ def _machine(run: Evaluated) -> str:
         f"{len(run.source.test)} images in {_duration(run.seconds)}, {len(run.source.test) / run.seconds:.1f} images/s"
     )
     here, before = run.environment, run.summary.get("environment")
-    content = [facts(timing), facts(here["hardware"]), facts(here["versions"])]
+    cards = [
+        card(facts(content), title=title)
+        for title, content in (
+            ("Time", timing),
+            ("Hardware", here["hardware"]),
+            ("Versions", here["versions"]),
+        )
+    ]
+    trained = ""
     if before is not None and before != here:
-        content += [
-            details(
-                "Machine and versions of the training", facts(before["hardware"]) + facts(before["versions"])
-            )
-        ]
-    return section("Machine", *content)
+        trained = details("Where it was trained", facts(before["hardware"]) + facts(before["versions"]))
+    return section("Time and machine", grid(cards), trained)

@@ -39,7 +39,7 @@ _CHARTS: tuple[tuple[str, str, float, dict[str, str]], ...] = (
 def training_charts(
     log: Sequence[Mapping[str, Any]], config: TrainConfig, training: Mapping[str, Any]
 ) -> str:
-    """A chart for each group of keys that has finite values; empty for an empty log.
+    """A chart for each group of keys that has finite values, not all of them zero; empty for an empty log.
 
     Args:
         log: lines of log.jsonl.
@@ -57,7 +57,7 @@ def training_charts(
             at, values = series_of(log, "step", key)
             # a loss that is off has a gradient of zero, which a logarithmic axis cannot show
             kept = values > 0 if key.startswith("grad_") else np.ones(len(at), dtype=bool)
-            if kept.any():
+            if values[kept].any():
                 curves.append(Curve(name, at[kept], factor * values[kept]))
         if curves:
             chart = curve_chart(
@@ -68,6 +68,7 @@ def training_charts(
                 y=y,
                 mark=mark,
                 band=band,
+                linear=heading == "Learning rate",
             )
             cards.append(card(chart, title=heading))
     return grid(cards)

@@ -34,6 +34,7 @@ __all__ = [
     "errors_by_object",
     "examine",
     "examples",
+    "keypoint_covariances",
     "statuses",
 ]
 
@@ -162,8 +163,8 @@ def examine(
         seen = net(batch["image"])
     solution = net.solve(seen, points3d, batch["K"], batch["full_from_crop"])
     net.train(was_training)
-    pose_moments = _pose_moments(seen, solution, points3d, batch).cpu()
-    heatmaps = spatial_softmax(seen.logits.float()).double().cpu()
+    pose_moments = keypoint_covariances(seen, solution, points3d, batch).cpu()
+    heatmaps = spatial_softmax(seen.logits.double()).cpu()
     affine = batch["full_from_crop"].cpu()
     full_from_cell = _from_cells(affine, seen.stride)
     moments = _moments(heatmaps, full_from_cell)
@@ -210,10 +211,14 @@ def _moments(heatmaps: Tensor, full_from_cell: Tensor) -> Tensor:
     return linear @ inside @ linear.mT
 
 
-def _pose_moments(
+def keypoint_covariances(
     seen: KeypointPrediction, solution: PnPSolution, points3d: Tensor, batch: dict[str, Tensor]
 ) -> Tensor:
-    """Covariances (B, N, 2, 2) of the projected keypoints, noise as estimated from the residuals."""
+    """Covariances (B, N, 2, 2) px^2 of the keypoints as the pose projects them, to first order.
+
+    Args:
+        seen, solution: of a network and its PnP layer. points3d: (N, 3). batch: with `K` and `full_from_crop`.
+    """
     K, weights = batch["K"], seen.weights.to(points3d.dtype)
     points2d = seen.in_full_image(batch["full_from_crop"]).to(points3d.dtype)
     covariance = pose_covariance(solution, points2d, points3d, K, weights=weights)
@@ -243,7 +248,7 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     hardware = {"system": f"{platform.system()} {platform.machine()}", "processor": _processor()}
-    hardware["cores"] = f"{os.cpu_count()}, {torch.get_num_threads()} threads used by PyTorch"
+    hardware |= {"cores": str(os.cpu_count()), "threads of PyTorch": str(torch.get_num_threads())}
     if torch.cuda.is_available():
         hardware["GPU"] = torch.cuda.get_device_name()
     return {"versions": versions, "hardware": hardware}

@@ -156,27 +156,29 @@ def _evaluate(
     evaluated = _evaluated(folder, config, net, source, log)
     with writable(folder / "pictures"):
         draw_poses(source, evaluated.found, folder / "pictures", config.run.pictures)
-    evaluated.summary |= {
-        "dataset": source.name,
-        "loss": config.loss.loss,
-        "test": evaluated.rows,
-        "environment": evaluated.environment,
-        "training": {
-            "images": len(source.train),
-            "steps": trained.steps,
-            "share_of_steps_with_pose_loss": trained.pose_share,
-            "failed_share": trained.failed_share,
-            "skipped_steps": trained.skipped,
-            "left_out": trained.left_out,
-            "seconds": trained.seconds,
-            "images_per_second": trained.images_per_second,
-            "waiting_for_data_share": trained.waiting_share,
-            "processes": trained.processes,
-            "workers": trained.workers,
-            "precision": trained.precision,
-            "threads": torch.get_num_threads(),
-        },
-    }
+    evaluated.summary.update(
+        {
+            "dataset": source.name,
+            "loss": config.loss.loss,
+            "test": evaluated.rows,
+            "environment": evaluated.environment,
+            "training": {
+                "images": len(source.train),
+                "steps": trained.steps,
+                "share_of_steps_with_pose_loss": trained.pose_share,
+                "failed_share": trained.failed_share,
+                "skipped_steps": trained.skipped,
+                "left_out": trained.left_out,
+                "seconds": trained.seconds,
+                "images_per_second": trained.images_per_second,
+                "waiting_for_data_share": trained.waiting_share,
+                "processes": trained.processes,
+                "workers": trained.workers,
+                "precision": trained.precision,
+                "threads": torch.get_num_threads(),
+            },
+        }
+    )
     return evaluated
 
 

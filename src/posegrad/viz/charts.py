@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from posegrad.viz.page import escape
 
@@ -129,10 +129,8 @@ def _binned(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     """Places, means, minima and maxima of a curve in at most so many bins."""
     parts = min(len(curve.x), _MOST_POINTS)
     xs, ys = np.array_split(curve.x, parts), np.array_split(curve.y, parts)
-    return (
-        np.array([part.mean() for part in xs]),
-        *(np.array([reduce(part) for part in ys]) for reduce in (np.mean, np.min, np.max)),
-    )
+    at, mean = (np.array([part.mean() for part in parts]) for parts in (xs, ys))
+    return at, mean, np.array([part.min() for part in ys]), np.array([part.max() for part in ys])
 
 
 def curve_chart(
@@ -144,8 +142,9 @@ def curve_chart(
     y: str,
     mark: Mark | None = None,
     band: Band | None = None,
+    linear: bool = False,
 ) -> str:
-    """Curves over the steps of a run, logarithmic where they fall far; long ones as means within minima and maxima.
+    """Curves over the steps of a run; long ones as means within minima and maxima.
 
     Args:
         key: unique on the page.
@@ -153,6 +152,7 @@ def curve_chart(
         title: for readers who do not see it.
         x, y: labels of the axes, with units.
         mark: a moment of the run. band: a stretch of it.
+        linear: values over zero, also where they span decades.
 
     Returns:
         An `<svg>` element.
@@ -165,7 +165,7 @@ def curve_chart(
                 axes.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
             axes.plot(at, mean, color=color, linewidth=1.4, label=curve.label, marker=_marker(len(at)))
         values = np.concatenate([curve.y for curve in curves])
-        if _spans(values, 20):
+        if _spans(values, 20) and not linear:
             _log_axis(axes, "y")
         elif values.min() >= 0:
             axes.set_ylim(bottom=0, top=None if values.max() > 0 else 1)
@@ -213,14 +213,15 @@ def histogram_chart(key: str, samples: Mapping[str, np.ndarray], *, title: str, 
         for color, (name, values) in zip(_SERIES, samples.items(), strict=False):
             kept = np.clip(values, edges[0], edges[-1])
             label = f"{name}, median {np.median(values):.3g}" if name else f"median {np.median(values):.3g}"
-            axes.hist(kept, edges, color=color, alpha=0.3, histtype="stepfilled", linewidth=0)
-            axes.hist(kept, edges, color=color, histtype="step", linewidth=1.2)
+            counts, _ = np.histogram(kept, edges)
+            axes.stairs(counts, edges, fill=True, color=color, alpha=0.3, linewidth=0)
+            axes.stairs(counts, edges, color=color, linewidth=1.2)
             axes.axvline(float(np.median(values)), color=color, linestyle=":", linewidth=1.5, label=label)
         axes.set_xlim(edges[0], edges[-1])
         if low > 0 and high > 10 * low:
             _log_axis(axes, "x")
-        axes.yaxis.get_major_locator().set_params(integer=True)
-        _legend(axes, 2)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _legend(axes, 2, above=True)
     return chart.svg
 
 
@@ -233,17 +234,18 @@ def _trimmed(values: np.ndarray) -> tuple[float, float]:
 def scatter_chart(
     key: str, points: Mapping[str, tuple[np.ndarray, np.ndarray]], *, title: str, x: str, y: str
 ) -> str:
-    """Errors over what may cause them, one dot an item, with the median of each sixth of the items."""
+    """Errors over what may cause them, one dot an item, with the medians of up to six equal parts of the items."""
     with _chart(key, title, x, y) as chart:
         axes = chart.axes
         xs, ys = (np.concatenate(both) for both in zip(*points.values(), strict=True))
         for color, (name, (at, values)) in zip(_cycle(len(points)), points.items(), strict=True):
             axes.plot(at, values, "o", color=color, markersize=3, alpha=0.45, markeredgewidth=0, label=name)
-        order = np.argsort(xs, kind="stable")
-        sixths = [part for part in np.array_split(order, 6) if len(part) >= 5]
+        edges = np.unique(np.quantile(xs, np.linspace(0, 1, 7)))
+        parts = [np.digitize(xs, edges[1:-1]) == k for k in range(len(edges) - 1)]
+        parts = [part for part in parts if part.sum() >= 5]
         axes.plot(
-            [np.median(xs[part]) for part in sixths],
-            [np.median(ys[part]) for part in sixths],
+            [np.median(xs[part]) for part in parts],
+            [np.median(ys[part]) for part in parts],
             color=_INK,
             linewidth=1.5,
             marker="s",
@@ -281,6 +283,16 @@ def _mark(axes: Axes, mark: Mark) -> None:
     )
 
 
-def _legend(axes: Axes, count: int) -> None:
-    if count > 1:
+def _legend(axes: Axes, count: int, *, above: bool = False) -> None:
+    if above:
+        axes.legend(
+            frameon=False,
+            fontsize=8,
+            labelcolor=_FAINT,
+            loc="lower left",
+            bbox_to_anchor=(0, 0.99),
+            ncols=2,
+            borderaxespad=0.0,
+        )
+    elif count > 1:
         axes.legend(frameon=False, fontsize=8, labelcolor=_FAINT, ncols=2 if count > 5 else 1)

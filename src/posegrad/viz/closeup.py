@@ -16,7 +16,6 @@ from posegrad.viz.page import data_uri, escape
 __all__ = ["LAYERS", "Closeup", "closeup", "heatmap_strip"]
 
 SIDE = 320
-THUMBNAIL = 160
 LAYERS = {
     "truth": "true outline",
     "found": "predicted outline",
@@ -90,7 +89,8 @@ def closeup(item: Closeup, description: str) -> str:
             groups.append(_ellipses(item, moments, name))
     groups.append(_keypoints(item))
     inner = "\n".join(groups)
-    return f'<svg class="closeup" role="img" aria-label="{escape(description)}" {_viewbox(0, 0, SIDE)}>\n{inner}\n</svg>'
+    head = f'<svg class="closeup" role="img" aria-label="{escape(description)}" {_viewbox(0, 0, SIDE)}>'
+    return f"{head}\n{inner}\n</svg>"
 
 
 def _viewbox(x: float, y: float, side: float) -> str:
@@ -154,35 +154,42 @@ def heatmap_strip(item: Closeup, numbers: Sequence[int]) -> str:
     """The heatmaps of some keypoints over the picture of :func:`closeup`, which has to be on the same page."""
     if item.heatmaps is None or item.full_from_cell is None:
         return ""
-    return '<div class="strip">' + "".join(_heatmap(item, number) for number in numbers) + "</div>"
+    parts = [_heatmap(item, number, item.heatmaps, item.full_from_cell) for number in numbers]
+    return f'<div class="strip">{"".join(parts)}</div>'
 
 
-def _heatmap(item: Closeup, number: int) -> str:
-    assert item.heatmaps is not None and item.full_from_cell is not None
-    heatmap = item.heatmaps[number]
-    strength = np.sqrt(heatmap / max(float(heatmap.max()), 1e-30))  # the square root shows the tails
-    layer = np.full((*heatmap.shape, 4), (*keypoint_color(number, len(item.heatmaps)), 0), np.uint8)
-    layer[..., 3] = np.round(225 * strength)
-    done, png = cv2.imencode(".png", layer[..., [2, 1, 0, 3]])
-    assert done
-    # cells as squares: the map from (column, row) corners to the view's corners
-    corner = item.in_view(item.full_from_cell @ [-0.5, -0.5, 1.0]) + 0.5
-    far = item.in_view(item.full_from_cell @ [heatmap.shape[1] - 0.5, heatmap.shape[0] - 0.5, 1.0]) + 0.5
-    x, y = item.in_view(item.true_points2d[number]) + 0.5
-    u, v = item.in_view(item.points2d[number]) + 0.5
+def _heatmap(item: Closeup, number: int, heatmaps: np.ndarray, full_from_cell: np.ndarray) -> str:
+    heatmap, color = heatmaps[number], keypoint_color(number, len(heatmaps))
+    layer = np.full((*heatmap.shape, 4), (*color[::-1], 0), np.uint8)
+    # the square root shows the tails
+    layer[..., 3] = np.round(225 * np.sqrt(heatmap / max(float(heatmap.max()), 1e-30)))
+    _, png = cv2.imencode(".png", layer)
+    cells = np.array([[-0.5, -0.5], [heatmap.shape[1] - 0.5, heatmap.shape[0] - 0.5]])
+    low, high = item.in_view(cells @ full_from_cell[:, :2].T + full_from_cell[:, 2]) + 0.5
+    found, true = item.in_view(item.points2d[number]) + 0.5, item.in_view(item.true_points2d[number]) + 0.5
     off = float(np.linalg.norm(item.points2d[number] - item.true_points2d[number]))
-    sigma = "" if item.moments is None else f", sigma {np.sqrt(np.trace(item.moments[number]) / 2):.1f} px"
-    label = f"heatmap of keypoint {number}, {off:.1f} px off{sigma}"
-    cross = (
-        f'<path class="cross" d="M{x - 9:.1f} {y:.1f}h18M{x:.1f} {y - 9:.1f}v18"/>'
-        if _near(np.array([x, y]))
-        else ""
-    )
-    dot = f'<circle class="dot" cx="{u:.1f}" cy="{v:.1f}" r="5"/>' if _near(np.array([u, v])) else ""
+    seen = f"{off:.1f} px off"
+    if item.moments is not None:
+        seen += f", σ {np.sqrt(np.trace(item.moments[number]) / 2):.1f} px"
+    corner, side = _part(found, true)
+    shapes = []
+    if _near(true):
+        shapes.append(f'<path class="cross" d="M{true[0] - 4:.1f} {true[1]:.1f}h8m-4-4v8"/>')
+    if _near(found):
+        shapes.append(f'<circle class="dot" cx="{found[0]:.1f}" cy="{found[1]:.1f}" r="3"/>')
     return (
-        f'<div><svg role="img" aria-label="{label}" {_viewbox(0, 0, SIDE)}>'
+        f'<div><svg role="img" aria-label="heatmap of keypoint {number}, {seen}" '
+        f"{_viewbox(corner[0], corner[1], side)}>"
         f'<use href="#{escape(item.key)}-picture" class="dimmed"/>'
-        f'<image x="{corner[0]:.2f}" y="{corner[1]:.2f}" width="{far[0] - corner[0]:.2f}" '
-        f'height="{far[1] - corner[1]:.2f}" preserveAspectRatio="none" href="{data_uri(png.tobytes(), "png")}"/>'
-        f"{cross}{dot}</svg><small>#{number}: {off:.1f} px off{sigma.replace('sigma', 'σ')}</small></div>"
+        f'<image x="{low[0]:.2f}" y="{low[1]:.2f}" width="{high[0] - low[0]:.2f}" height="{high[1] - low[1]:.2f}" '
+        f'preserveAspectRatio="none" href="{data_uri(png.tobytes(), "png")}"/>'
+        f"{''.join(shapes)}</svg><small>#{number}: {seen}</small></div>"
     )
+
+
+def _part(found: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, float]:
+    """Corner and side of the part of the view that shows both places of a keypoint."""
+    if not (_near(found) and _near(true)):
+        return np.zeros(2), float(SIDE)
+    side = float(np.clip(2 * np.abs(found - true).max() + 40, 100, SIDE))
+    return np.clip((found + true - side) / 2, 0, SIDE - side), side
