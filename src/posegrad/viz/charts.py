@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -62,7 +62,7 @@ class _Chart:
 @contextmanager
 def _chart(key: str, title: str, x: str, y: str) -> Iterator[_Chart]:
     """A figure to draw on, and its SVG at the end; `key` keeps its ids apart from those of others on the page."""
-    style = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": key,
         "font.size": 9,
