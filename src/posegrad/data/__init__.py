@@ -15,6 +15,7 @@ from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 from posegrad.data.novel_views import NovelViews
 from posegrad.data.procedural import procedural_object
 from posegrad.data.render import RenderConfig
+from posegrad.data.symmetry import symmetry_transforms
 from posegrad.data.texturing import texture_mesh
 from posegrad.data.toy import render_dataset, toy_dataset
 
@@ -40,6 +41,7 @@ __all__ = [
     "procedural_object",
     "read_split",
     "render_dataset",
+    "symmetry_transforms",
     "texture_mesh",
     "toy_dataset",
 ]
