@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from posegrad.nn import KeypointPoseNet
+from posegrad.data import Instance
 from posegrad.train.config import TrainConfig
-from posegrad.train.evaluation import COLUMNS, MEANINGS, Predictions, cell
+from posegrad.train.evaluation import COLUMNS, MEAN_POSE, MEANINGS, NETWORK, Row, cell, mean_row
 from posegrad.train.files import write_bytes
+from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.report_curves import training_charts
 from posegrad.train.report_data import (
     Errors,
@@ -44,25 +44,29 @@ class Evaluated:
 
     Attributes:
         folder: of the run. config: its settings.
-        source, net, found: data, network and the poses that it found.
-        rows: metrics by row of the table.
+        source, predictor, found: data, network and the poses that it found.
+        boxed: the test instances in the boxes that it looked into.
+        objects: metrics by object id, then by row (`compare`).
         summary: content of metrics.json, as far as there is one.
         log: lines of log.jsonl.
         environment: versions and hardware of the evaluation. seconds: that it took.
-        precision: of the convolutions.
     """
 
     folder: Path
     config: TrainConfig
     source: Source
-    net: KeypointPoseNet
+    predictor: PosePredictor
+    boxed: Sequence[Instance]
     found: Predictions
-    rows: dict[str, dict[str, float]]
+    objects: dict[str, dict[str, Row]]
     summary: dict[str, Any]
     log: Sequence[Mapping[str, Any]]
     environment: Mapping[str, Any]
     seconds: float
-    precision: torch.dtype
+
+    def mean(self, name: str) -> Row:
+        """A row on average over the objects."""
+        return mean_row([rows[name] for rows in self.objects.values()])
 
 
 def write_report(run: Evaluated) -> Path:
@@ -90,10 +94,12 @@ def write_report(run: Evaluated) -> Path:
 
 
 def _summary(run: Evaluated, errors: Sequence[Errors]) -> str:
-    """The handful of numbers to look at first, of the last pair of rows: the mean where there are several objects."""
-    names = list(run.rows)
-    row, baseline = run.rows[names[-2]], run.rows[names[-1]]
-    chosen = ["adds_01d"] if all(e.metric == "ADD-S" for e in errors) and errors else ["add_01d"]
+    """The handful of numbers to look at first, on average over the objects."""
+    row, baseline = run.mean(NETWORK), run.mean(MEAN_POSE)
+    metrics = {e.metric for e in errors}
+    chosen = (
+        ["add_or_adds_01d"] if len(metrics) > 1 else ["adds_01d"] if metrics == {"ADD-S"} else ["add_01d"]
+    )
     chosen += ["projection_5px", "median_rotation_deg", "median_translation_mm", "failed"]
     values = []
     for key in chosen:
@@ -111,7 +117,7 @@ def _summary(run: Evaluated, errors: Sequence[Errors]) -> str:
 
 def _with_unit(value: str, unit: str) -> str:
     unit = unit.removesuffix(", median")
-    return value if value == "-" else f"{value} {unit}".strip()
+    return f"{value} {unit}".strip()
 
 
 def _duration(seconds: float) -> str:
@@ -121,14 +127,23 @@ def _duration(seconds: float) -> str:
 
 
 def _metrics(run: Evaluated) -> str:
-    keys = [key for key in COLUMNS if any(key in row for row in run.rows.values())]
-    rows = [[name, *(cell(key, row.get(key)) for key in keys)] for name, row in run.rows.items()]
-    marked = ["faint" if "mean pose" in name else "strong" for name in run.rows]
+    named: list[tuple[str, str, Row]] = []
+    if len(run.objects) > 1:
+        for object_id, rows in run.objects.items():
+            named.append(("", f"object {object_id}", rows[NETWORK]))
+            named.append(("faint", MEAN_POSE, rows[MEAN_POSE]))
+    of = f"mean of {len(run.objects)} objects" if len(run.objects) > 1 else NETWORK
+    named += [("strong", of, run.mean(NETWORK)), ("faint", MEAN_POSE, run.mean(MEAN_POSE))]
+    keys = [key for key in COLUMNS if any(key in row for _, _, row in named)]
+    cells = [[name, *(cell(key, row.get(key)) for key in keys)] for _, name, row in named]
     meaning = facts({COLUMNS[key][0]: MEANINGS[key] for key in keys})
     return section(
         "Metrics",
         table(
-            [("", ""), *(COLUMNS[key] for key in keys)], rows, caption="On the held-out images", marked=marked
+            [("poses of", ""), *(COLUMNS[key] for key in keys)],
+            cells,
+            caption="On the held-out images",
+            marked=[mark for mark, _, _ in named],
         ),
         details("What the columns mean", meaning),
         note="The mean pose is a baseline that looks at the box alone: the mean training rotation, with the depth "
@@ -138,14 +153,7 @@ def _metrics(run: Evaluated) -> str:
 
 def _examples(run: Evaluated, errors: Sequence[Errors]) -> str:
     shown = [(e, example) for e in errors for example in examples(e, more=len(errors) == 1)]
-    views = examine(
-        run.net,
-        run.source,
-        run.found,
-        [example.index for _, example in shown],
-        padding=run.config.data.padding,
-        precision=run.precision,
-    )
+    views = examine(run.predictor, run.source, run.boxed, run.found, [example.index for _, example in shown])
     if not views:
         return ""
     cards = [
@@ -258,11 +266,12 @@ def _shares(distance: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _causes(solved: Sequence[Errors]) -> list[str]:
-    """Error over visibility and over distance, where these vary enough to tell something."""
+    """Error over visibility, distance and score, where these vary enough to tell something."""
     charts = []
     for key, title, label, scale, least in (
         ("visibility", "Visibility", "visible share (%)", 100.0, 15.0),
         ("depth", "Distance", "distance from the camera (mm)", 1.0, 0.0),
+        ("score", "Score", "score: confidence from the pose's covariance", 1.0, 0.05),
     ):
         values = np.concatenate([scale * getattr(e, key)[e.solved] for e in solved])
         varies = len(values) >= 10 and np.ptp(values) > max(least, 0.1 * float(np.abs(values).mean()))
@@ -289,9 +298,8 @@ def _failures(run: Evaluated) -> str:
     found = statuses(run.found)
     if not found:
         return ""
-    rows = [
-        [name, str(count), f"{100 * count / len(run.found.ok):.1f}", advice] for name, count, advice in found
-    ]
+    count = len(run.found)
+    rows = [[name, str(n), f"{100 * n / count:.1f}", advice] for name, advice, n in found]
     head = [("status", ""), ("images", ""), ("share", "%"), ("what it means", "")]
     return section(
         "PnP statuses",

@@ -13,18 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from posegrad.data import CropDataset, load_image
-from posegrad.data.cropping import crop_affine
-from posegrad.nn import KeypointPoseNet, KeypointPrediction, map_points, spatial_softmax
+from posegrad.data import Instance, crop_affine, load_image
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
 from posegrad.problems.pnp import PnPSolution
-from posegrad.problems.uncertainty import pose_covariance
-from posegrad.projection import project_points
-from posegrad.train.evaluation import Predictions, item_errors, mean_pose
-from posegrad.train.source import Source
+from posegrad.train.evaluation import item_errors, mean_pose
+from posegrad.train.predictor import UNDETECTED, PosePredictor, Predictions
+from posegrad.train.source import ObjectModel, Source
 from posegrad.viz.closeup import SIDE, Closeup
 
 __all__ = [
@@ -44,7 +40,7 @@ _VIEW_OVER_CROP = 1.2
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of one object's items, infinite where PnP failed.
+    """Errors of one object's items, infinite where there is no pose.
 
     Attributes:
         name: of the object.
@@ -52,7 +48,7 @@ class Errors:
         metric: "ADD", or "ADD-S" for a symmetric object.
         distance: (M,) that metric over the diameter. baseline: (M,) of the mean pose.
         rotation: degrees. along, across: translation along and across the viewing direction, mm.
-        visibility: in [0, 1]. depth: true distance, mm.
+        visibility: in [0, 1]. depth: true distance, mm. score: confidence, in [0, 1].
     """
 
     name: str
@@ -65,6 +61,7 @@ class Errors:
     across: np.ndarray
     visibility: np.ndarray
     depth: np.ndarray
+    score: np.ndarray
 
     @property
     def solved(self) -> np.ndarray:
@@ -74,32 +71,38 @@ class Errors:
 
 def errors_by_object(source: Source, found: Predictions) -> list[Errors]:
     """Of every object that has test images."""
-    return [_errors(source, found)] if source.test else []
+    index = {
+        i: np.array([k for k, item in enumerate(source.test) if item.object_id == i]) for i in source.objects
+    }
+    return [_errors(model, source, found, index[i]) for i, model in source.objects.items() if len(index[i])]
 
 
-def _errors(source: Source, found: Predictions) -> Errors:
-    ok, key = found.ok.numpy(), "adds" if source.symmetric else "add"
-    errors = {name: value.numpy() for name, value in item_errors(found.pose, source, source.test).items()}
-    baseline = item_errors(mean_pose(source.train, source.test, source.diameter), source, source.test)[key]
-    true_t = np.stack([item.t for item in source.test])
+def _errors(model: ObjectModel, source: Source, found: Predictions, index: np.ndarray) -> Errors:
+    train = [item for item in source.train if item.object_id == model.id]
+    test, key = [source.test[k] for k in index], "adds" if model.symmetric else "add"
+    pose, ok = Pose(found.pose.R[index], found.pose.t[index]), found.ok[index].numpy()
+    errors = {name: value.numpy() for name, value in item_errors(pose, model, test).items()}
+    baseline = item_errors(mean_pose(train, test, model.diameter), model, test)[key]
+    true_t = np.stack([item.t for item in test])
     depth = np.linalg.norm(true_t, axis=1)
-    shift = found.pose.t.numpy() - true_t
+    shift = pose.t.numpy() - true_t
     along = (shift * true_t).sum(1) / depth
 
     def failed_infinite(values: np.ndarray) -> np.ndarray:
         return np.where(ok & np.isfinite(values), values, np.inf)
 
     return Errors(
-        name=source.name.rpartition(", ")[2],
-        index=np.arange(len(source.test)),
-        metric="ADD-S" if source.symmetric else "ADD",
-        distance=failed_infinite(errors[key] / source.diameter),
-        baseline=baseline.numpy() / source.diameter,
+        name=f"object {model.id}",
+        index=index,
+        metric="ADD-S" if model.symmetric else "ADD",
+        distance=failed_infinite(errors[key] / model.diameter),
+        baseline=baseline.numpy() / model.diameter,
         rotation=failed_infinite(errors["rotation"]),
         along=failed_infinite(np.abs(along)),
         across=failed_infinite(np.linalg.norm(shift - along[:, None] * true_t / depth[:, None], axis=1)),
-        visibility=np.array([item.visibility for item in source.test]),
+        visibility=np.array([item.visibility for item in test]),
         depth=depth,
+        score=found.score[index].numpy(),
     )
 
 
@@ -133,110 +136,78 @@ def examples(errors: Errors, *, more: bool) -> list[Example]:
     ]
 
 
-@torch.no_grad()
 def examine(
-    net: KeypointPoseNet,
+    predictor: PosePredictor,
     source: Source,
+    boxed: Sequence[Instance],
     found: Predictions,
     chosen: Sequence[int],
-    *,
-    padding: float,
-    precision: torch.dtype,
 ) -> list[Closeup]:
-    """Look at some test items again, for the heatmaps that `predict` does not keep.
+    """Look at some test items again, for the heatmaps that predictions do not keep.
 
     Args:
-        net, source, found, padding, precision: as in :func:`predict`.
+        predictor, source, found: what predicted what of which data.
+        boxed: the test instances in the boxes that the network looked into.
         chosen: places in `source.test`.
     """
     if not chosen:
         return []
-    device = next(net.parameters()).device
-    items = [source.test[index] for index in chosen]
-    crops = CropDataset(items, size=net.image_size, padding=padding)
-    batch = torch.utils.data.default_collate([crops[k] for k in range(len(items))])
-    batch = {name: value.to(device) for name, value in batch.items()}
-    points3d = torch.from_numpy(source.keypoints).to(device)
-    was_training = net.training
-    net.eval()
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        seen = net(batch["image"])
-    solution = net.solve(seen, points3d, batch["K"], batch["full_from_crop"])
-    net.train(was_training)
-    pose_moments = keypoint_covariances(seen, solution, points3d, batch).cpu()
-    heatmaps = spatial_softmax(seen.logits.double()).cpu()
-    affine = batch["full_from_crop"].cpu()
-    full_from_cell = _from_cells(affine, seen.stride)
-    moments = _moments(heatmaps, full_from_cell)
+    heatmaps, full_from_cell = predictor.heatmaps([boxed[index] for index in chosen])
     closeups = []
-    for k, (index, item) in enumerate(zip(chosen, items, strict=True)):
-        pose = (found.pose.R[index].numpy(), found.pose.t[index].numpy()) if bool(found.ok[index]) else None
-        side = _VIEW_OVER_CROP * padding * float(item.bbox[2:].max())
+    for k, index in enumerate(chosen):
+        item, model = source.test[index], source.objects[source.test[index].object_id]
+        seen, ok = bool(found.status[index] != UNDETECTED), bool(found.ok[index])
+        side = _VIEW_OVER_CROP * predictor.padding * float(item.bbox[2:].max())
+        pose = (found.pose.R[index].numpy(), found.pose.t[index].numpy())
+        covariances = keypoint_covariances(pose, model.keypoints, item.K, found.covariance[index].numpy())
         closeups.append(
             Closeup(
                 key=f"item-{index}",
                 image=load_image(item.image_path),
                 full_from_view=crop_affine(item.bbox[:2] + item.bbox[2:] / 2, side, SIDE),
-                mesh=source.mesh,
+                mesh=model.mesh,
                 K=item.K,
                 truth=(item.R, item.t),
-                found=pose,
-                keypoints3d=source.keypoints,
-                points2d=found.points2d[index].numpy(),
-                moments=moments[k].numpy(),
-                pose_moments=pose_moments[k].numpy() if pose is not None else None,
-                heatmaps=heatmaps[k].numpy(),
-                full_from_cell=full_from_cell[k].numpy(),
+                found=pose if ok else None,
+                keypoints3d=model.keypoints,
+                points2d=found.points2d[index].numpy()
+                if seen
+                else np.full((len(model.keypoints), 2), np.nan),
+                moments=found.moments[index].numpy() if seen else None,
+                pose_moments=covariances if ok and covariances.any() else None,
+                heatmaps=heatmaps[k].numpy() if seen else None,
+                full_from_cell=full_from_cell[k].numpy() if seen else None,
             )
         )
     return closeups
 
 
-def _from_cells(full_from_crop: Tensor, stride: int) -> Tensor:
-    """(B, 2, 3) maps from cells of a heatmap to full-image pixels; see `crop_from_cell`."""
-    linear = full_from_crop[..., :2] * stride
-    centre = torch.full((1, 2), 0.5 * stride - 0.5, dtype=full_from_crop.dtype)
-    return torch.cat([linear, map_points(centre, full_from_crop).mT], -1)
-
-
-def _moments(heatmaps: Tensor, full_from_cell: Tensor) -> Tensor:
-    """Second moments (B, N, 2, 2) of heatmaps (B, N, h, w), px^2; a cell's own extent is included."""
-    h, w = heatmaps.shape[-2:]
-    v, u = torch.meshgrid(torch.arange(h).double(), torch.arange(w).double(), indexing="ij")
-    cells = torch.stack([u, v], -1)
-    mean = torch.einsum("bnhw,hwk->bnk", heatmaps, cells)
-    off = cells - mean[..., None, None, :]
-    inside = torch.einsum("bnhw,bnhwk,bnhwl->bnkl", heatmaps, off, off) + torch.eye(2).double() / 12
-    linear = full_from_cell[:, None, :, :2]
-    return linear @ inside @ linear.mT
-
-
 def keypoint_covariances(
-    seen: KeypointPrediction, solution: PnPSolution, points3d: Tensor, batch: dict[str, Tensor]
-) -> Tensor:
-    """Covariances (B, N, 2, 2) px^2 of the keypoints as the pose projects them, to first order.
-
-    Args:
-        seen, solution: of a network and its PnP layer. points3d: (N, 3). batch: with `K` and `full_from_crop`.
-    """
-    K, weights = batch["K"], seen.weights.to(points3d.dtype)
-    points2d = seen.in_full_image(batch["full_from_crop"]).to(points3d.dtype)
-    covariance = pose_covariance(solution, points2d, points3d, K, weights=weights)
-
-    def projected(tangent: Tensor, R: Tensor, t: Tensor, camera: Tensor) -> Tensor:
-        return project_points(points3d, camera, Pose(R, t).retract(tangent))
-
-    jacobian = torch.func.vmap(torch.func.jacrev(projected))(
-        solution.pose.t.new_zeros(len(K), 6), solution.pose.R, solution.pose.t, K
-    )
-    return jacobian @ covariance[:, None] @ jacobian.mT
+    pose: tuple[np.ndarray, np.ndarray], points3d: np.ndarray, K: np.ndarray, covariance: np.ndarray
+) -> np.ndarray:
+    """Covariances (N, 2, 2) px^2 of points (N, 3) as a pose of some covariance (6, 6) projects them, to first order."""
+    R, t = pose
+    turned = points3d @ R.T
+    x, y, w = K @ (turned + t).T
+    # d pixel / d point, and the point moves by rotation x R z + translation
+    by_point = (K[None, :2] - np.stack([x, y], 1)[:, :, None] / w[:, None, None] * K[None, 2:]) / w[
+        :, None, None
+    ]
+    by_rotation = np.cross(np.eye(3)[None], turned[:, None]).transpose(0, 2, 1)
+    jacobian = np.concatenate([by_point @ by_rotation, by_point], -1)
+    return jacobian @ covariance @ jacobian.transpose(0, 2, 1)
 
 
-def statuses(found: Predictions, chosen: Sequence[int] | None = None) -> list[tuple[str, int, str]]:
-    """Name, count and advice of every status that occurs, of all items or of some, the most frequent first."""
+def statuses(found: Predictions, chosen: Sequence[int] | None = None) -> list[tuple[str, str, int]]:
+    """Name, advice and count of every status that occurs, of all items or of some, the most frequent first."""
     codes = found.status if chosen is None else found.status[list(chosen)]
-    counts = Counter(Status(code) for code in codes.tolist())
-    return [(status.name, count, PnPSolution.advice(status)) for status, count in counts.most_common()]
+    return [(*_told(code), count) for code, count in Counter(codes.tolist()).most_common()]
+
+
+def _told(code: int) -> tuple[str, str]:
+    if code == UNDETECTED:
+        return "UNDETECTED", "No detection of the object in this image: there was no box to look into."
+    return Status(code).name, PnPSolution.advice(Status(code))
 
 
 def environment() -> dict[str, Any]:
