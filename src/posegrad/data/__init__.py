@@ -5,6 +5,7 @@ Needs the extra: `pip install posegrad[train]`. Lengths are millimetres, intrins
 
 from posegrad.data.augment import Augmentation
 from posegrad.data.bop import BopDataset, Instance, read_split
+from posegrad.data.bop_results import PoseEstimate, read_bop_results, write_bop_results
 from posegrad.data.bop_writer import Annotation, BopWriter
 from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.crops import CropDataset
@@ -30,6 +31,7 @@ __all__ = [
     "Instance",
     "Mesh",
     "NovelViews",
+    "PoseEstimate",
     "RenderConfig",
     "crop_affine",
     "encode_image",
@@ -39,9 +41,11 @@ __all__ = [
     "load_mesh",
     "mesh_diameter",
     "procedural_object",
+    "read_bop_results",
     "read_split",
     "render_dataset",
     "symmetry_transforms",
     "texture_mesh",
     "toy_dataset",
+    "write_bop_results",
 ]
