@@ -11,8 +11,13 @@ from posegrad.nn.heatmaps import (
 )
 from posegrad.nn.losses import crop_extent, heatmap_loss, mixture, pose_loss, warm_up
 from posegrad.nn.metrics import (
+    MSPD_THRESHOLDS,
+    MSSD_THRESHOLDS,
     add,
     adds,
+    average_recall,
+    mspd,
+    mssd,
     projection_2d,
     recall,
     recall_5cm_5deg,
@@ -22,11 +27,14 @@ from posegrad.nn.metrics import (
 from posegrad.nn.network import KeypointPoseNet, KeypointPrediction
 
 __all__ = [
+    "MSPD_THRESHOLDS",
+    "MSSD_THRESHOLDS",
     "Backbone",
     "KeypointPoseNet",
     "KeypointPrediction",
     "add",
     "adds",
+    "average_recall",
     "create_backbone",
     "crop_extent",
     "crop_from_cell",
@@ -36,6 +44,8 @@ __all__ = [
     "load_backbone_weights",
     "map_points",
     "mixture",
+    "mspd",
+    "mssd",
     "pose_loss",
     "projection_2d",
     "recall",
