@@ -1,4 +1,4 @@
-"""Files of estimated poses in the format of the BOP challenge: scene_id,im_id,obj_id,score,R,t,time."""
+"""Estimated poses (scene_id,im_id,obj_id,score,R,t,time) and what is to be estimated, as files of the BOP challenge."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from posegrad.data.errors import DatasetError, DatasetFileError
+from posegrad.data.json_files import read_json
 
 HEADER = "scene_id,im_id,obj_id,score,R,t,time"
 ORTHOGONAL = 1e-2  # what rounding to a few digits leaves of a rotation matrix; a scale or a shear is more
@@ -36,6 +37,45 @@ class PoseEstimate:
     R: np.ndarray
     t: np.ndarray
     time: float = -1.0
+
+
+@dataclass(frozen=True)
+class PoseTarget:
+    """What a method is asked for: the poses of `count` instances of an object in a picture.
+
+    >>> PoseTarget(scene_id=2, image_id=17, object_id=1, count=1).count
+    1
+    """
+
+    scene_id: int
+    image_id: int
+    object_id: int
+    count: int
+
+
+def read_bop_targets(path: str | Path) -> list[PoseTarget]:
+    """Reads a list of targets, such as a dataset's test_targets_bop19.json.
+
+    Raises:
+        DatasetError: not JSON, or an entry that lacks one of the four numbers; DatasetFileError: no such file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "targets.json"
+    ...     _ = path.write_text('[{"im_id": 17, "inst_count": 1, "obj_id": 1, "scene_id": 2}]')
+    ...     read_bop_targets(path)
+    [PoseTarget(scene_id=2, image_id=17, object_id=1, count=1)]
+    """
+    path, names = Path(path), ("scene_id", "im_id", "obj_id", "inst_count")
+    content, found = read_json(path), []
+    for number, entry in enumerate(content if isinstance(content, list) else [content]):
+        values = [entry.get(name) if isinstance(entry, dict) else None for name in names]
+        if not all(type(value) is int and value >= 0 for value in values):
+            raise DatasetError(
+                f"{path}, entry {number}: expected integers {', '.join(names)}, got {str(entry)[:80]}."
+            )
+        found.append(PoseTarget(*values))
+    return found
 
 
 def write_bop_results(path: str | Path, estimates: Iterable[PoseEstimate]) -> None:

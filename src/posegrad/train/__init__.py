@@ -4,6 +4,7 @@ from posegrad.train.config import DataConfig, LossConfig, ModelConfig, Optimizer
 from posegrad.train.errors import RunError
 from posegrad.train.evaluation import Predictions, mean_pose, measure, predict, table
 from posegrad.train.run import evaluate, train
+from posegrad.train.scoring import Scores, bop_scores, score
 from posegrad.train.source import Source, open_source
 
 __all__ = [
@@ -14,13 +15,16 @@ __all__ = [
     "Predictions",
     "RunConfig",
     "RunError",
+    "Scores",
     "Source",
     "TrainConfig",
+    "bop_scores",
     "evaluate",
     "mean_pose",
     "measure",
     "open_source",
     "predict",
+    "score",
     "table",
     "train",
 ]
