@@ -4,7 +4,10 @@ from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weight
 from posegrad.nn.heatmaps import (
     crop_from_cell,
     gaussian_heatmap,
+    heatmap_covariance,
     heatmap_spread,
+    information_matrices,
+    map_covariance,
     map_points,
     soft_argmax,
     spatial_softmax,
@@ -26,6 +29,7 @@ from posegrad.nn.metrics import (
 )
 from posegrad.nn.network import KeypointPoseNet, KeypointPrediction
 from posegrad.nn.normalisation import set_normalisation
+from posegrad.nn.symmetric import nearest_symmetric_pose, stack_symmetries
 
 __all__ = [
     "MSPD_THRESHOLDS",
@@ -40,14 +44,18 @@ __all__ = [
     "crop_extent",
     "crop_from_cell",
     "gaussian_heatmap",
+    "heatmap_covariance",
     "heatmap_loss",
     "heatmap_spread",
+    "information_matrices",
     "inside_crop",
     "load_backbone_weights",
+    "map_covariance",
     "map_points",
     "mixture",
     "mspd",
     "mssd",
+    "nearest_symmetric_pose",
     "pose_loss",
     "projection_2d",
     "recall",
@@ -56,6 +64,7 @@ __all__ = [
     "set_normalisation",
     "soft_argmax",
     "spatial_softmax",
+    "stack_symmetries",
     "translation_error",
     "warm_up",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,20 @@ from torch.nn import functional as F
 
 from posegrad.cameras import Camera
 from posegrad.nn.backbone import FINEST_STRIDE, create_backbone
-from posegrad.nn.heatmaps import heatmap_spread, map_points, soft_argmax, spatial_softmax
+from posegrad.nn.heatmaps import (
+    heatmap_covariance,
+    information_matrices,
+    map_covariance,
+    map_points,
+    soft_argmax,
+    spatial_softmax,
+)
 from posegrad.pose import Pose
 from posegrad.problems.pnp import PnP, PnPSolution
 
-__all__ = ["KeypointPoseNet", "KeypointPrediction"]
+__all__ = ["KeypointPoseNet", "KeypointPrediction", "Weighting"]
+
+Weighting = Literal["learned", "uniform", "moments"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,8 +38,10 @@ class KeypointPrediction:
         logits: (B, N, h, w) heatmap logits, float32.
         points2d: (B, N, 2) keypoints, crop pixels (integer = pixel centre).
         spread: (B, N, 2) standard deviation of the heatmaps along x and y, crop pixels.
-        weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints (ones without a confidence head).
+        weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints; with "moments" the roots of the determinants of
+            the information matrices that PnP takes instead.
         stride: crop pixels per heatmap cell.
+        covariance: (B, N, 2, 2) second central moments of the heatmaps, crop pixels squared.
 
     >>> logits, points2d = torch.zeros(1, 2, 16, 16), torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
     >>> prediction = KeypointPrediction(logits, points2d, torch.ones(1, 2, 2), torch.ones(1, 2), stride=4)
@@ -43,6 +55,7 @@ class KeypointPrediction:
     spread: Tensor
     weights: Tensor
     stride: int
+    covariance: Tensor | None = None
 
     def in_full_image(self, full_from_crop: Tensor) -> Tensor:
         """The keypoints in full-image pixels, (B, N, 2), in the precision of `full_from_crop` (B, 2, 3)."""
@@ -87,9 +100,11 @@ class KeypointPoseNet(nn.Module):
         backbone: any timm name; `hrnet_w18_small` is of the family used by the BPnP paper.
         image_size: side of the square crops, pixels, a multiple of 32.
         width: channels of the feature pyramid.
-        confidence: weight the keypoints in PnP by `N softmax(c)` (a pose loss cannot see a common scale), with c
+        weighting: of the keypoints in PnP. "learned": `N softmax(c)` (a pose loss cannot see a common scale), with c
             learned; at the start, and without a pose loss for good, the weights follow from the spread of the
-            heatmaps. Else all weights are 1.
+            heatmaps. "moments": information matrices, the inverses of the heatmaps' second moments in full-image
+            pixels; a pose loss reaches the heatmaps through them, too (unless `covariance` of the prediction is
+            detached). "uniform": all weights are 1.
         sharpness: keypoints are decoded from `softmax(sharpness logits)`, > 0; 1 is plain DSNT. The mean of a
             heatmap that tells a keypoint's posterior lies too near to the centre, the more so the less certain
             it is, and all keypoints together make the object look small and far; a sharper one does not.
@@ -116,7 +131,7 @@ class KeypointPoseNet(nn.Module):
         *,
         image_size: int = 128,
         width: int = 64,
-        confidence: bool = True,
+        weighting: Weighting = "learned",
         sharpness: float = 2.0,
         pnp: nn.Module | None = None,
     ) -> None:
@@ -128,14 +143,19 @@ class KeypointPoseNet(nn.Module):
         if not sharpness > 0:
             raise ValueError(f"sharpness: got {sharpness}, expected > 0")
         self.num_keypoints = num_keypoints
+        if weighting not in get_args(Weighting):
+            raise ValueError(
+                f"weighting: got {weighting!r}, expected one of {', '.join(get_args(Weighting))}"
+            )
         self.sharpness = sharpness
+        self.weighting: Weighting = weighting
         self.image_size = image_size
         self.stride = FINEST_STRIDE
         self.backbone = create_backbone(backbone, image_size)
         self.fusion = FeatureFusion(self.backbone.channels, width)
         # Without a bias: the softmax does not see it, so that its gradient is rounding noise, which Adam would blow up.
         self.to_logits = nn.Conv2d(width, num_keypoints, 1, bias=False)
-        self.to_confidence = ConfidenceHead(num_keypoints, width) if confidence else None
+        self.to_confidence = ConfidenceHead(num_keypoints, width) if weighting == "learned" else None
         self.pnp = PnP() if pnp is None else pnp
         self.fixed_statistics = False
         self._mean: Tensor
@@ -179,12 +199,16 @@ class KeypointPoseNet(nn.Module):
             logits = self.to_logits(features)
             probabilities = spatial_softmax(logits)
             points2d = soft_argmax(spatial_softmax(self.sharpness * logits), self.stride)
-            spread = heatmap_spread(probabilities, self.stride)
+            covariance = heatmap_covariance(probabilities, self.stride)
+            spread = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
             if self.to_confidence is None:
                 weights = torch.ones_like(points2d[..., 0])
+                if self.weighting == "moments":  # in one number, to be shown
+                    precision = information_matrices(covariance.detach()).det().sqrt()
+                    weights = precision / precision.mean(-1, keepdim=True)
             else:
                 weights = self.to_confidence(features, probabilities, spread / image.shape[-1])
-        return KeypointPrediction(logits, points2d, spread, weights, self.stride)
+        return KeypointPrediction(logits, points2d, spread, weights, self.stride, covariance)
 
     def solve(
         self,
@@ -208,6 +232,11 @@ class KeypointPoseNet(nn.Module):
         if full_from_crop is not None:
             points2d = map_points(points2d, full_from_crop.to(points3d.dtype))
         weights = prediction.weights.to(points3d.dtype)
+        if self.weighting == "moments" and prediction.covariance is not None:
+            covariance = prediction.covariance.to(points3d.dtype)
+            if full_from_crop is not None:
+                covariance = map_covariance(covariance, full_from_crop.to(points3d.dtype))
+            weights = information_matrices(covariance)
         return self.pnp(points2d, points3d, camera, weights=weights, init=init)
 
 

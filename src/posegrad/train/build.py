@@ -45,7 +45,7 @@ def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
             config.model.backbone,
             image_size=config.data.image_size,
             width=config.model.width,
-            confidence=config.model.confidence,
+            weighting=config.model.weighting,
             sharpness=config.model.sharpness,
             pnp=pnp_layer(config.loss),
         )
