@@ -1,6 +1,6 @@
 """Learning parts: keypoint network, heatmap decoding, losses and pose metrics (needs `posegrad[train]`)."""
 
-from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weights
+from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weights, normalise_image
 from posegrad.nn.heatmaps import (
     crop_from_cell,
     gaussian_heatmap,
@@ -29,6 +29,14 @@ from posegrad.nn.metrics import (
 )
 from posegrad.nn.network import KeypointPoseNet, KeypointPrediction
 from posegrad.nn.normalisation import set_normalisation
+from posegrad.nn.regression import (
+    PoseRegressionNet,
+    RegressedPose,
+    Regression,
+    kendall_loss,
+    pose_from_crop,
+    rotation_from_6d,
+)
 from posegrad.nn.symmetric import nearest_symmetric_pose, stack_symmetries
 
 __all__ = [
@@ -37,6 +45,9 @@ __all__ = [
     "Backbone",
     "KeypointPoseNet",
     "KeypointPrediction",
+    "PoseRegressionNet",
+    "RegressedPose",
+    "Regression",
     "add",
     "adds",
     "average_recall",
@@ -49,6 +60,7 @@ __all__ = [
     "heatmap_spread",
     "information_matrices",
     "inside_crop",
+    "kendall_loss",
     "load_backbone_weights",
     "map_covariance",
     "map_points",
@@ -56,11 +68,14 @@ __all__ = [
     "mspd",
     "mssd",
     "nearest_symmetric_pose",
+    "normalise_image",
+    "pose_from_crop",
     "pose_loss",
     "projection_2d",
     "recall",
     "recall_5cm_5deg",
     "rotation_error_deg",
+    "rotation_from_6d",
     "set_normalisation",
     "soft_argmax",
     "spatial_softmax",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posegrad.cameras import Camera
-from posegrad.nn.backbone import FINEST_STRIDE, create_backbone
+from posegrad.nn.backbone import FINEST_STRIDE, create_backbone, normalise_image
 from posegrad.nn.heatmaps import (
     heatmap_covariance,
     information_matrices,
@@ -25,9 +25,6 @@ from posegrad.problems.pnp import PnP, PnPSolution
 __all__ = ["KeypointPoseNet", "KeypointPrediction", "Weighting"]
 
 Weighting = Literal["learned", "uniform", "moments"]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -158,10 +155,6 @@ class KeypointPoseNet(nn.Module):
         self.to_confidence = ConfidenceHead(num_keypoints, width) if weighting == "learned" else None
         self.pnp = PnP() if pnp is None else pnp
         self.fixed_statistics = False
-        self._mean: Tensor
-        self._std: Tensor
-        self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> KeypointPoseNet:
         """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
@@ -181,16 +174,7 @@ class KeypointPoseNet(nn.Module):
         Raises:
             ValueError: wrong shape or dtype.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
-            raise ValueError(
-                f"image: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of 32"
-            )
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise ValueError(f"image: got {image.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
-        pixels = image.to(self._mean.dtype)
-        if image.dtype == torch.uint8:
-            pixels = pixels / 255
-        maps = self.backbone((pixels - self._mean) / self._std)
+        maps = self.backbone(normalise_image(image, self.to_logits.weight.dtype))
         size = (image.shape[2] // self.stride, image.shape[3] // self.stride)
         features = self.fusion(maps, size)
         # From here on in full precision: bfloat16 logits would cost a tenth of a pixel.
