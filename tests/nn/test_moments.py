@@ -11,7 +11,7 @@ import posegrad as pg
 from posegrad.nn import (
     KeypointPoseNet,
     KeypointPrediction,
-    heatmap_covariance,
+    heatmap_moments,
     heatmap_spread,
     information_matrices,
     map_covariance,
@@ -26,18 +26,16 @@ def test_moments_are_those_of_the_definition() -> None:
     p = spatial_softmax(3 * torch.randn(4, 7, 9, generator=torch.Generator().manual_seed(0)).double())
     v, u = np.mgrid[:7, :9]
     cells = np.stack([u, v], -1).reshape(-1, 2)
-    for one, found in zip(p.numpy(), heatmap_covariance(p, 4), strict=True):
+    for one, found in zip(p.numpy(), heatmap_moments(p, 4), strict=True):
         expected = 16 * (np.cov(cells.T, aweights=one.ravel(), bias=True) + np.eye(2) / 12)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
-    torch.testing.assert_close(
-        heatmap_spread(p, 4), heatmap_covariance(p, 4).diagonal(dim1=-2, dim2=-1).sqrt()
-    )
+    torch.testing.assert_close(heatmap_spread(p, 4), heatmap_moments(p, 4).diagonal(dim1=-2, dim2=-1).sqrt())
 
 
 def test_a_single_cell_has_the_variance_of_a_cell() -> None:
     p = torch.zeros(5, 5)
     p[3, 1] = 1
-    torch.testing.assert_close(heatmap_covariance(p, 4), torch.eye(2) * 16 / 12)
+    torch.testing.assert_close(heatmap_moments(p, 4), torch.eye(2) * 16 / 12)
 
 
 def test_information_is_the_inverse_in_the_full_image() -> None:
@@ -72,7 +70,7 @@ def elongated(batch: int = 2) -> tuple[KeypointPoseNet, Tensor, Tensor, Tensor]:
 
 def prediction(net: KeypointPoseNet, logits: Tensor) -> KeypointPrediction:
     p = spatial_softmax(logits)
-    covariance = heatmap_covariance(p, net.stride)
+    covariance = heatmap_moments(p, net.stride)
     points2d = soft_argmax(spatial_softmax(net.sharpness * logits), net.stride)
     ones = torch.ones_like(points2d[..., 0])
     spread = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
@@ -127,7 +125,7 @@ def test_the_network_gives_moments_and_a_number_for_each() -> None:
     )
     seen = net.eval()(image)
     assert seen.covariance is not None
-    torch.testing.assert_close(seen.covariance, heatmap_covariance(spatial_softmax(seen.logits), 4))
+    torch.testing.assert_close(seen.covariance, heatmap_moments(spatial_softmax(seen.logits), 4))
     torch.testing.assert_close(seen.weights.mean(-1), torch.ones(2))
     order = seen.covariance.det().sort(-1).indices
     assert torch.equal(order, seen.weights.sort(-1, descending=True).indices)

@@ -4,7 +4,7 @@ from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weight
 from posegrad.nn.heatmaps import (
     crop_from_cell,
     gaussian_heatmap,
-    heatmap_covariance,
+    heatmap_moments,
     heatmap_spread,
     information_matrices,
     map_covariance,
@@ -55,8 +55,8 @@ __all__ = [
     "crop_extent",
     "crop_from_cell",
     "gaussian_heatmap",
-    "heatmap_covariance",
     "heatmap_loss",
+    "heatmap_moments",
     "heatmap_spread",
     "information_matrices",
     "inside_crop",

@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = [
     "crop_from_cell",
     "gaussian_heatmap",
-    "heatmap_covariance",
+    "heatmap_moments",
     "heatmap_spread",
     "information_matrices",
     "map_covariance",
@@ -101,14 +101,14 @@ def soft_argmax(probabilities: Tensor, stride: float) -> Tensor:
     return crop_from_cell(torch.stack([u, v], -1), stride)
 
 
-def heatmap_covariance(probabilities: Tensor, stride: float) -> Tensor:
+def heatmap_moments(probabilities: Tensor, stride: float) -> Tensor:
     """Second central moments of each heatmap, crop pixels squared, (..., h, w) -> (..., 2, 2).
 
     The variance of a single cell, `stride^2 / 12` in each direction, is included: the result is positive definite, and
     its inverse is bounded.
 
     >>> diagonal = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
-    >>> heatmap_covariance(diagonal, stride=4)
+    >>> heatmap_moments(diagonal, stride=4)
     tensor([[5.3333, 4.0000],
             [4.0000, 5.3333]])
     """
@@ -129,7 +129,7 @@ def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
     >>> heatmap_spread(torch.tensor([[0.5, 0.0, 0.5]]), stride=4)
     tensor([4.1633, 1.1547])
     """
-    return heatmap_covariance(probabilities, stride).diagonal(dim1=-2, dim2=-1).sqrt()
+    return heatmap_moments(probabilities, stride).diagonal(dim1=-2, dim2=-1).sqrt()
 
 
 def map_covariance(covariance: Tensor, affine: Tensor) -> Tensor:
