@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "create_backbone", "load_backbone_weights", "normalise_image"]
+__all__ = ["Backbone", "BackboneNet", "create_backbone", "load_backbone_weights", "normalise_image"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,6 +71,22 @@ class Backbone(nn.Module):
         maps = self.model(image)
         kept = [maps[i] for i in self._kept]
         return [m.permute(0, 3, 1, 2) for m in kept] if self._channels_last else kept
+
+
+class BackboneNet(nn.Module):
+    """A network on a backbone, whose batch normalisations may keep the statistics they were loaded with."""
+
+    backbone: Backbone
+    fixed_statistics: bool = False
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
+        super().train(mode)
+        if self.fixed_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
 
 def create_backbone(name: str, image_size: int = 128) -> Backbone:

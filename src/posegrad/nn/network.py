@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posegrad.cameras import Camera
-from posegrad.nn.backbone import FINEST_STRIDE, create_backbone, normalise_image
+from posegrad.nn.backbone import FINEST_STRIDE, BackboneNet, create_backbone, normalise_image
 from posegrad.nn.heatmaps import (
     heatmap_moments,
     information_matrices,
@@ -89,7 +89,7 @@ class FeatureFusion(nn.Module):
         return fused
 
 
-class KeypointPoseNet(nn.Module):
+class KeypointPoseNet(BackboneNet):
     """Keypoint heatmaps from a timm backbone, decoded by DSNT, with a PnP layer on full-image pixels.
 
     Args:
@@ -159,16 +159,6 @@ class KeypointPoseNet(nn.Module):
             ConfidenceHead(num_objects, num_keypoints, width) if weighting == "learned" else None
         )
         self.pnp = PnP() if pnp is None else pnp
-        self.fixed_statistics = False
-
-    def train(self, mode: bool = True) -> KeypointPoseNet:
-        """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
-        super().train(mode)
-        if self.fixed_statistics:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def forward(self, image: Tensor, objects: Tensor | None = None) -> KeypointPrediction:
         """Find the keypoints in crops.
@@ -220,6 +210,15 @@ class KeypointPoseNet(nn.Module):
             )
         return objects if self.num_objects > 1 else None
 
+    def pnp_weights(self, prediction: KeypointPrediction, full_from_crop: Tensor | None = None) -> Tensor:
+        """Of `solve`: (B, N) numbers, or with "moments" (B, N, 2, 2) information matrices in the full image."""
+        if self.weighting != "moments" or prediction.covariance is None:
+            return prediction.weights
+        covariance = prediction.covariance.double()
+        return information_matrices(
+            covariance if full_from_crop is None else map_covariance(covariance, full_from_crop.double())
+        )
+
     def solve(
         self,
         prediction: KeypointPrediction,
@@ -241,12 +240,7 @@ class KeypointPoseNet(nn.Module):
         points2d = prediction.points2d.to(points3d.dtype)
         if full_from_crop is not None:
             points2d = map_points(points2d, full_from_crop.to(points3d.dtype))
-        weights = prediction.weights.to(points3d.dtype)
-        if self.weighting == "moments" and prediction.covariance is not None:
-            covariance = prediction.covariance.to(points3d.dtype)
-            if full_from_crop is not None:
-                covariance = map_covariance(covariance, full_from_crop.to(points3d.dtype))
-            weights = information_matrices(covariance)
+        weights = self.pnp_weights(prediction, full_from_crop).to(points3d.dtype)
         return self.pnp(points2d, points3d, camera, weights=weights, init=init)
 
 

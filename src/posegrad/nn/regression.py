@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posegrad.cameras import Camera, as_camera
-from posegrad.nn.backbone import Backbone, create_backbone, normalise_image
+from posegrad.nn.backbone import BackboneNet, create_backbone, normalise_image
 from posegrad.nn.heatmaps import map_points
 from posegrad.pose import Pose
 
@@ -130,7 +130,7 @@ class Regression:
     size: int
 
 
-class PoseRegressionNet(nn.Module):
+class PoseRegressionNet(BackboneNet):
     """A pose by regression: timm backbone, its coarsest map pooled to 4 x 4 cells, two linear layers, nine numbers.
 
     The cells are kept apart (as CDPN and GDR-Net do, unlike PoseNet's mean over all of them): where in the crop the
@@ -170,7 +170,7 @@ class PoseRegressionNet(nn.Module):
         if num_objects < 1:
             raise ValueError(f"num_objects: got {num_objects}, expected at least 1")
         self.image_size, self.num_objects = image_size, num_objects
-        self.backbone: Backbone = create_backbone(backbone, image_size)
+        self.backbone = create_backbone(backbone, image_size)
         self.hidden = nn.Linear(self.backbone.channels[-1] * GRID**2, 4 * width)
         self.last = nn.Linear(4 * width, 9 * num_objects)
         with torch.no_grad():  # the start: object axes along the crop's, in its centre, filling it

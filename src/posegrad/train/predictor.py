@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from posegrad.cameras import Camera
 from posegrad.data import CropDataset, Instance, crop_affine, extract_crop
-from posegrad.nn import KeypointPoseNet, heatmap_moments, spatial_softmax
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.pose import Pose
-from posegrad.problems.uncertainty import pose_covariance
-from posegrad.so3 import hat
+from posegrad.train.answers import regressed, solved
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.errors import RunError
 from posegrad.train.lookup import KeypointTable
@@ -112,7 +111,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        net: KeypointPoseNet,
+        net: KeypointPoseNet | PoseRegressionNet,
         keypoints: Mapping[int, np.ndarray],
         *,
         padding: float = 1.3,
@@ -260,35 +259,15 @@ class PosePredictor:
         with _evaluating(self.net), torch.autocast(device, precision, enabled=precision != torch.float32):
             seen = self.net(images, self._table.positions(object_ids))
         points3d = self._table.of(object_ids)
-        found = self.net.solve(seen, points3d, camera, full_from_crop)
-        points2d, weights = seen.in_full_image(full_from_crop), seen.weights
-        covariance = pose_covariance(found, points2d, points3d, camera, weights=weights.to(points2d.dtype))
-        known = found.ok & covariance.isfinite().all(-1).all(-1)
-        covariance = torch.where(known[:, None, None], covariance, torch.zeros_like(covariance))
-        linear = full_from_crop[:, None, :, :2]
-        moments = heatmap_moments(spatial_softmax(seen.logits), seen.stride).to(linear.dtype)
-        confidence = torch.where(known, _confidence(found.pose.R, covariance, points3d), 0.0)
-        parts = {
-            "ok": found.ok,
-            "status": found.status.long(),
-            "points2d": points2d,
-            "weights": weights,
-            "covariance": covariance,
-            "moments": linear @ moments @ linear.mT,
-            "score": confidence,
-        }
-        pose = Pose(found.pose.R.cpu(), found.pose.t.cpu())
-        return Predictions(pose, **{name: value.cpu() for name, value in parts.items()})
-
-
-def _confidence(R: Tensor, covariance: Tensor, points3d: Tensor) -> Tensor:
-    """1 / (1 + (s / 0.1 D)^2), see `Predictions.score`."""
-    turned = points3d @ R.mT
-    eye = torch.eye(3, dtype=turned.dtype, device=turned.device).expand(*turned.shape[:-1], 3, 3)
-    J = torch.cat([-hat(turned), eye], -1)  # of a point by [rotation, translation]
-    moved = (J @ covariance[:, None] @ J.mT).diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1)
-    extent = (points3d.amax(-2) - points3d.amin(-2)).square().sum(-1)
-    return 1 / (1 + moved / (0.01 * extent))
+        parts = (
+            regressed(self.net, seen, points3d, camera, full_from_crop)
+            if isinstance(self.net, PoseRegressionNet)
+            else solved(self.net, seen, points3d, camera, full_from_crop)
+        )
+        pose = parts.pop("pose")
+        assert isinstance(pose, Pose)
+        pose = Pose(pose.R.cpu(), pose.t.cpu())
+        return Predictions(pose, **{name: value.cpu() for name, value in parts.items()})  # pyright: ignore
 
 
 def _scored(found: Predictions, scores: Tensor) -> Predictions:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from posegrad.nn import KeypointPoseNet
 from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
@@ -122,6 +122,7 @@ class Recorder:
             "step": c.step,
             "progress": round(progress, 6),
             "lr": lr,
+            "l_h": None,
             "l_p": None,
             **losses,
         }
@@ -133,7 +134,7 @@ class Recorder:
         self._unlogged_left_out = []
         c.unlogged_failed, c.unlogged_steps = 0.0, 0
         self._append(entry)
-        parts = [f"l_h {entry['l_h']:.3f}"]
+        parts = [f"l_h {entry['l_h']:.3f}"] if entry["l_h"] is not None else []
         if entry["l_p"] is not None:
             parts.append(f"l_p {entry['l_p']:.5f}")
         if entry["failed"] is not None:
@@ -169,7 +170,7 @@ class Recorder:
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
 
-def write_model(folder: Path, net: KeypointPoseNet, keypoints: Mapping[int, np.ndarray]) -> None:
+def write_model(folder: Path, net: nn.Module, keypoints: Mapping[int, np.ndarray]) -> None:
     """Write model.safetensors and, as the network is of no use without them, the keypoints (mm) by object id."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(state))

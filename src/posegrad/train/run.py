@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posegrad.data import DatasetError, read_detections
-from posegrad.nn import KeypointPoseNet
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.config import DataConfig, TrainConfig
@@ -137,7 +137,11 @@ def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
 
 
 def _evaluate(
-    config: TrainConfig, net: KeypointPoseNet, source: Source, trained: Trained, folder: Path
+    config: TrainConfig,
+    net: KeypointPoseNet | PoseRegressionNet,
+    source: Source,
+    trained: Trained,
+    folder: Path,
 ) -> tuple[Report, dict[str, Any]]:
     """Write the network, evaluate it and draw; the report, and the content of metrics.json."""
     write_model(folder, net, source.keypoints)
