@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`, `posegrad data`, `posegrad calibrate`, `posegrad demo`."""
+"""The command line: `posegrad train`, `eval`, `predict`, `data`, `calibrate`, `demo`."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def _dispatch(args: Sequence[str] | None) -> int:
     from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
+    from posegrad.train.predict import predict
     from posegrad.train.resume import stored_config
     from posegrad.train.run import evaluate, train
 
@@ -92,7 +93,14 @@ def _dispatch(args: Sequence[str] | None) -> int:
     run = _resumed(words)
     training = train if run is None else functools.partial(train, config=stored_config(run))
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": training, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
+        {
+            "train": training,
+            "eval": evaluate,
+            "predict": predict,
+            "data": data,
+            "calibrate": calibrate,
+            "demo": demo,
+        },
         prog="posegrad",
         description=_DESCRIPTION,
         args=words,
