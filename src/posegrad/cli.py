@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `eval`, `score`, `data`, `calibrate`, `demo`."""
+"""The command line: `posegrad train`, `eval`, `predict`, `score`, `data`, `calibrate`, `demo`."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def _dispatch(args: Sequence[str] | None) -> int:
     from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
+    from posegrad.train.predict import predict
     from posegrad.train.resume import stored_config
     from posegrad.train.run import evaluate, train
     from posegrad.train.scoring import score
@@ -96,6 +97,7 @@ def _dispatch(args: Sequence[str] | None) -> int:
         {
             "train": training,
             "eval": evaluate,
+            "predict": predict,
             "score": score,
             "data": data,
             "calibrate": calibrate,

@@ -48,7 +48,7 @@ class PredictConfig:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a finished `posegrad train`."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Pictures."""
+    """Pictures, or folders of them."""
     out: Path | None = None
     """Folder for poses.csv and a picture of each image; None: "predictions" in the run folder."""
     camera: Path | None = None
