@@ -178,6 +178,8 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
+    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+        raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")
