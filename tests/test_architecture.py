@@ -12,8 +12,8 @@ _ROOT = Path(__file__).parent.parent / "src" / "posegrad"
 # What each part may import, besides itself: everything above it in this list, unless it says otherwise.
 _LAYERS = [
     "_pytree", "ragged", "robust", "so3", "pose", "manifolds", "cameras", "projection", "optim", "generic", "minimal",
-    "kernels", "problems", "testing", "compat", "nn", "data", "viz", "train", "calibration", "experiments", "cli",
-    "__main__",
+    "kernels", "problems", "testing", "compat", "nn", "data", "viz", "train", "calibration", "authoring", "experiments",
+    "cli", "__main__",
 ]  # fmt: skip
 _KNOWS_NO_GEOMETRY = {"optim": {"_pytree"}}
 _KNOWS_NO_NETWORKS = {"data": set(_LAYERS[: _LAYERS.index("nn")])}

@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`, `posegrad calibrate`, `posegrad demo`."""
+"""The command line: `posegrad train`, `posegrad eval`, `posegrad data`, `posegrad calibrate`, `posegrad demo`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: words after the program's name; None: those of the process.
 
     Returns:
-        Exit code: 0; 2 after one line on stderr that says what to change; 130 if interrupted.
+        Exit code: 0; 1 if a checked dataset has problems; 2 after one line on stderr that says what to change;
+        130 if interrupted.
     """
     if any(importlib.util.find_spec(name) is None for name in (*_EXTRA, "tyro")):
         return _fail(f"the commands need the training extra: {_INSTALL}")
@@ -47,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
     from posegrad.train.errors import Stopped
 
     try:
-        _dispatch(args)
+        return _dispatch(args)
     except (RunError, DatasetError) as error:
         return _fail(str(error))
     except Stopped as stop:
@@ -57,7 +58,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
-    return 0
 
 
 def _fail(message: str, code: int = 2) -> int:
@@ -79,9 +79,10 @@ def _resumed(words: Sequence[str]) -> Path | None:
     return None
 
 
-def _dispatch(args: Sequence[str] | None) -> None:
+def _dispatch(args: Sequence[str] | None) -> int:
     import tyro
 
+    from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
     from posegrad.train.resume import stored_config
@@ -91,7 +92,7 @@ def _dispatch(args: Sequence[str] | None) -> None:
     run = _resumed(words)
     training = train if run is None else functools.partial(train, config=stored_config(run))
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": training, "eval": evaluate, "calibrate": calibrate, "demo": demo},
+        {"train": training, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
         prog="posegrad",
         description=_DESCRIPTION,
         args=words,
@@ -99,6 +100,7 @@ def _dispatch(args: Sequence[str] | None) -> None:
     )
     if report.table:
         print(report.table)
+    return getattr(report, "exit_code", 0)
 
 
 if __name__ == "__main__":

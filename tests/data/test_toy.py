@@ -18,13 +18,18 @@ from posegrad.data import (
     render_dataset,
     toy_dataset,
 )
+from posegrad.data.placing import Target, random_pose
 from posegrad.data.raycast import RayCaster
-from posegrad.data.render import random_pose, render_frame
+from posegrad.data.render import render_frame
 from posegrad.data.toy import default_cache
 
 from .conftest import TINY
 
 PLAIN = RenderConfig(train_frames=3, test_frames=1, occluded_share=0)
+
+
+def target(mesh: Mesh, distance: tuple[float, float] = PLAIN.distance) -> Target:
+    return Target(1, RayCaster(mesh), 100.0, distance, np.zeros(3), 0.6)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -109,13 +114,13 @@ def test_visible_keypoints_are_inside_the_mask() -> None:
     caster = RayCaster(mesh)
     keypoints = farthest_point_keypoints(mesh.vertices, 8) * 0.9
     inside = 0
-    config = dataclasses.replace(PLAIN, occluded_share=1.0)
+    config = dataclasses.replace(PLAIN, occluded_share=1.0).frames
     for index in range(6):
-        frame = render_frame(caster, [caster], config, np.random.default_rng([1, index]))
-        label = frame.annotation
+        frame = render_frame([target(mesh)], [caster], config, np.random.default_rng([1, index]))
+        (label,) = frame.annotations
         camera = keypoints @ label.R.T + label.t
         pixels = np.round((camera @ config.K.T)[:, :2] / camera[:, 2:]).astype(int)
-        whole = render_frame(caster, [], config, np.random.default_rng([1, index])).annotation
+        (whole,) = render_frame([target(mesh)], [], config, np.random.default_rng([1, index])).annotations
         assert whole.mask_visib is not None
         assert label.mask_visib is not None
         np.testing.assert_array_equal(whole.R, label.R)
@@ -138,11 +143,12 @@ def test_only_the_masked_pixels_show_the_object() -> None:
     other = Mesh(box.vertices, box.faces, 255 - box.colors)
     for index in range(4):
         first, second = (
-            render_frame(RayCaster(m), [], PLAIN, np.random.default_rng(index)) for m in (box, other)
+            render_frame([target(m)], [], PLAIN.frames, np.random.default_rng(index)) for m in (box, other)
         )
         assert first.image.dtype == np.uint8
-        assert first.annotation.mask_visib is not None
-        mask = first.annotation.mask_visib.astype(np.uint8)
+        (label,) = first.annotations
+        assert label.mask_visib is not None
+        mask = label.mask_visib.astype(np.uint8)
         changed = (first.image != second.image).any(-1)
         grown, shrunk = (
             cv2.dilate(mask, np.ones((7, 7))),
@@ -156,7 +162,8 @@ def test_only_the_masked_pixels_show_the_object() -> None:
 def test_poses_cover_their_range(viewpoints: str) -> None:
     config = RenderConfig(viewpoints=viewpoints, distance=(4, 10))
     rng = np.random.default_rng(0)
-    poses = [random_pose(config, rng) for _ in range(600)]
+    thing = target(colored_box(), config.distance)
+    poses = [random_pose(thing, config.frames, rng) for _ in range(600)]
     R, t = np.stack([p[0] for p in poses]), np.stack([p[1] for p in poses])
     np.testing.assert_allclose(np.linalg.det(R), 1)
     np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.broadcast_to(np.eye(3), R.shape), atol=1e-12)
@@ -166,7 +173,7 @@ def test_poses_cover_their_range(viewpoints: str) -> None:
     if viewpoints == "hemisphere":
         assert height.min() >= 0
         assert height.mean() == pytest.approx(0.5, abs=0.04)
-        upright, _ = random_pose(dataclasses.replace(config, in_plane_deg=0), rng)
+        upright, _ = random_pose(thing, dataclasses.replace(config, in_plane_deg=0).frames, rng)
         assert upright[1, 2] < 0  # the object's z axis points up in the picture
         assert abs(upright[0, 2]) < 1e-12
     else:
@@ -187,6 +194,23 @@ def test_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
     one, three = contents(tmp_path / "1"), contents(tmp_path / "3")
     assert len(one) > 10
     assert one == three
+
+
+@pytest.mark.parametrize(
+    ("split", "frame", "t", "visibility", "mean"),
+    [
+        ("train", 13, (-77.900821, 7.852283, 635.512251), 0.883145, (107.29845, 110.15349, 107.01694)),
+        ("test", 3, (7.102237, -16.266787, 500.490241), 0.668508, (129.86083, 130.28589, 123.00117)),
+    ],
+)
+def test_the_embedded_dataset_stays_as_it_is(
+    toy_root: Path, split: str, frame: int, t: tuple, visibility: float, mean: tuple
+) -> None:
+    """Its cache and published results are named by the settings: other content needs another RENDERER_VERSION."""
+    item = BopDataset(toy_root, split).instances(1)[frame]
+    np.testing.assert_allclose(item.t, t, atol=1e-6)
+    assert item.visibility == pytest.approx(visibility, abs=1e-6)
+    np.testing.assert_allclose(load_image(item.image_path).mean((0, 1)), mean, atol=0.01)
 
 
 def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,19 @@ Needs the extra: `pip install posegrad[train]`. Lengths are millimetres, intrins
 """
 
 from posegrad.data.augment import Augmentation
-from posegrad.data.bop import BopDataset, Instance, read_split
+from posegrad.data.bop import BopDataset, Instance
 from posegrad.data.bop_writer import Annotation, BopWriter
 from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.crops import CropDataset
 from posegrad.data.errors import DatasetError, DatasetFileError
 from posegrad.data.image import encode_image, load_image
+from posegrad.data.json_files import read_split
 from posegrad.data.keypoints import farthest_point_keypoints
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 from posegrad.data.novel_views import NovelViews
 from posegrad.data.procedural import procedural_object
-from posegrad.data.render import RenderConfig
+from posegrad.data.render_config import RenderConfig
+from posegrad.data.symmetry import symmetry_transforms
 from posegrad.data.texturing import texture_mesh
 from posegrad.data.toy import render_dataset, toy_dataset
 
@@ -40,6 +42,7 @@ __all__ = [
     "procedural_object",
     "read_split",
     "render_dataset",
+    "symmetry_transforms",
     "texture_mesh",
     "toy_dataset",
 ]

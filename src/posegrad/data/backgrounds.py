@@ -1,9 +1,19 @@
-"""Procedural backgrounds."""
+"""Backgrounds of rendered frames: procedural, or from photographs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
+
+from posegrad.data.errors import DatasetError
+from posegrad.data.image import load_image
+
+_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_KEPT = 256 << 20
+"""Bytes of decoded photographs that are kept."""
 
 
 def random_background(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,3 +65,46 @@ def _stripes(image: np.ndarray, color: np.ndarray, rng: np.random.Generator) -> 
     phase = u[None] + v[:, None]
     on = (phase - np.floor(phase)) < rng.uniform(0.2, 0.7)
     image[y : y + h, x : x + w][on] = color
+
+
+class PhotoBackgrounds:
+    """Random cuttings of photographs, mirrored at random: as `random_background`, callable from threads.
+
+    Args:
+        folder: it and all folders below it are searched for pictures.
+
+    Raises:
+        DatasetError: no picture there; when called, a picture that cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.paths: Sequence[Path] = sorted(
+            p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
+        )
+        if not self.paths:
+            raise DatasetError(f"{folder}: no pictures ({', '.join(sorted(_SUFFIXES))}) for the backgrounds.")
+        self._kept: dict[Path, np.ndarray] = {}
+        self._bytes = 0
+
+    def __call__(self, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+        """A cutting of the frame's shape, from half to all of a photograph: (height, width, 3) float32 in 0..1."""
+        photo = self._photo(self.paths[int(rng.integers(len(self.paths)))])
+        share = rng.uniform(0.5, 1) * min(photo.shape[0] / height, photo.shape[1] / width)
+        size = np.maximum(np.floor(share * np.array([width, height])).astype(int), 1)
+        x, y = rng.integers(0, np.array(photo.shape[1::-1]) - size + 1)
+        cut = photo[y : y + size[1], x : x + size[0]]
+        cut = cv2.resize(
+            cut, (width, height), interpolation=cv2.INTER_AREA if share > 1 else cv2.INTER_LINEAR
+        )
+        if rng.random() < 0.5:
+            cut = cut[:, ::-1]
+        return np.clip(cut.astype(np.float32) / 255 * np.float32(rng.uniform(0.7, 1.2)), 0, 1)
+
+    def _photo(self, path: Path) -> np.ndarray:
+        photo = self._kept.get(path)
+        if photo is None:
+            photo = load_image(path)
+            if self._bytes + photo.nbytes <= _KEPT:
+                self._kept[path] = photo
+                self._bytes += photo.nbytes
+        return photo

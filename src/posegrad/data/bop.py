@@ -8,17 +8,18 @@ https://github.com/thodan/bop_toolkit/blob/master/docs/bop_datasets_format.md
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from posegrad.data.entries import BadEntry, read_box, read_info, read_intrinsics, read_pose, read_visibility
 from posegrad.data.errors import DatasetError, DatasetFileError
+from posegrad.data.json_files import read_json_object
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
+from posegrad.data.plausibility import mesh_fault, positive, scale_fault, short
 
 MODEL_FOLDERS = ("models_eval", "models", "models_color")
 IMAGE_FOLDERS = ("rgb", "gray")
@@ -52,44 +53,6 @@ class Instance:
     t: np.ndarray
     bbox: np.ndarray
     visibility: float
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; a missing or truncated one is one sentence with its name and the fix."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DatasetFileError(f"No file {path}: check the dataset path and the split folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path} is truncated or not JSON ({error}): copy or download it again."
-        ) from error
-
-
-def read_split(path: str | Path) -> dict[str, list[int]]:
-    """Reads a split file: a JSON object of lists of image ids, such as {"train": [3, 8], "test": [17]}.
-
-    Other entries (a scene id, a note) are ignored.
-
-    Raises:
-        DatasetError: no such file, or other content.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "split.json"
-    ...     _ = path.write_text('{"train": [3, 8], "test": [17], "note": "by hand"}')
-    ...     read_split(path)
-    {'train': [3, 8], 'test': [17]}
-    """
-    content = read_json(Path(path))
-    if not isinstance(content, dict):
-        raise DatasetError(f'{path}: expected a JSON object like {{"train": [3, 8], "test": [17]}}.')
-    lists = {key: value for key, value in content.items() if isinstance(value, list)}
-    if not lists or not all(isinstance(i, int) for value in lists.values() for i in value):
-        raise DatasetError(
-            f'{path}: expected lists of integer image ids, like {{"train": [3, 8], "test": [17]}}.'
-        )
-    return lists
 
 
 class BopDataset:
@@ -134,16 +97,20 @@ class BopDataset:
         """Per scene: id, folder, scene_gt, scene_camera, scene_gt_info (None where that file is absent)."""
         found = []
         for scene in self._scenes:
-            frames, info = read_json(scene / "scene_gt.json"), scene / "scene_gt_info.json"
+            frames, info = read_json_object(scene / "scene_gt.json"), scene / "scene_gt_info.json"
             _check_frames(frames, scene / "scene_gt.json")
             found.append(
                 (
                     int(scene.name),
                     scene,
                     frames,
-                    read_json(scene / "scene_camera.json"),
-                    read_json(info) if info.is_file() else None,
+                    read_json_object(scene / "scene_camera.json"),
+                    read_json_object(info) if info.is_file() else None,
                 )
+            )
+        if not any(frame for _, _, frames, _, _ in found for frame in frames.values()):
+            raise DatasetError(
+                f"{self.root / self.split_folder}: no object is annotated in any scene_gt.json: annotate some frames."
             )
         return found
 
@@ -165,7 +132,10 @@ class BopDataset:
         for folder in MODEL_FOLDERS:
             path = self.root / folder / "models_info.json"
             if path.is_file():
-                return {int(key): value for key, value in read_json(path).items()}
+                content = read_json_object(path)
+                if not all(key.isdigit() and isinstance(value, dict) for key, value in content.items()):
+                    raise DatasetError(f'{path}: expected {{"<object id>": {{"diameter": .., ..}}, ..}}.')
+                return {int(key): value for key, value in content.items()}
         return {}
 
     def model_path(self, object_id: int, folder: str | None = None) -> Path:
@@ -182,14 +152,27 @@ class BopDataset:
         )
 
     def load_mesh(self, object_id: int, folder: str | None = None) -> Mesh:
-        """The mesh of an object, millimetres (`model_path` says which file)."""
-        return load_mesh(self.model_path(object_id, folder))
+        """The mesh of an object, millimetres (`model_path` says which file).
+
+        Raises:
+            DatasetError: no mesh, a damaged one, or one that is not of the size that models_info.json gives.
+        """
+        path = self.model_path(object_id, folder)
+        mesh, diameter = load_mesh(path), positive(self.models_info.get(object_id, {}).get("diameter"))
+        if diameter is not None and (fault := mesh_fault(mesh.vertices, diameter)):
+            raise DatasetError(f"{path}: {fault.what}: {fault.fix}.")
+        return mesh
 
     def diameter(self, object_id: int) -> float:
         """The object's diameter in millimetres: from models_info.json, else computed from the mesh."""
         info = self.models_info.get(object_id, {})
         if "diameter" in info:
-            return float(info["diameter"])
+            if (diameter := positive(info["diameter"])) is None:
+                raise DatasetError(
+                    f"models_info.json of {self.root}: the diameter of object {object_id} is "
+                    f"{short(info['diameter'])}: write millimetres."
+                )
+            return diameter
         return mesh_diameter(self.load_mesh(object_id).vertices)
 
     def is_symmetric(self, object_id: int) -> bool:
@@ -228,22 +211,32 @@ class BopDataset:
                     f"{len(unknown)} of the requested frames have no annotation in scene_gt.json below "
                     f"{self.root / self.split_folder} (first: {unknown[:5]}): correct the split."
                 )
-        found: list[Instance] = []
-        for scene_id, folder, frames, cameras, info in self._annotations:
-            for key in sorted(frames, key=int):
-                if wanted is None or int(key) in wanted:
-                    found += self._frame_instances(scene_id, folder, key, frames, cameras, info, object_id)
+        found = self.annotations(object_id, wanted)
         kept = [item for item in found if item.visibility >= min_visibility and min(item.bbox[2:]) > 0]
         if not kept:
             raise DatasetError(
                 f"Object {object_id} has no instance with visibility >= {min_visibility} in the requested "
                 f"frames of {self.root / self.split_folder}: lower min_visibility or widen the split."
             )
+        stated = self.diameter(object_id) if "diameter" in self.models_info.get(object_id, {}) else 0.0
+        if fault := scale_fault(np.array([item.t[2] for item in kept]), stated):
+            raise DatasetError(
+                f"{self.root / self.split_folder}, object {object_id}: {fault.what}: {fault.fix}."
+            )
         missing = [item.image_path for item in kept if not (allow_missing or item.image_path.is_file())]
         if missing:
             start = f"{len(missing)} annotated images are missing (first: {missing[0]})"
             raise DatasetFileError(f"{start}: restore them, or give a split that lists only existing frames.")
         return kept
+
+    def annotations(self, object_id: int, image_ids: set[int] | None = None) -> list[Instance]:
+        """All annotations of an object, by scene and image, whether visible or not, with or without a picture."""
+        found: list[Instance] = []
+        for scene_id, folder, frames, cameras, info in self._annotations:
+            for key in sorted(frames, key=int):
+                if image_ids is None or int(key) in image_ids:
+                    found += self._frame_instances(scene_id, folder, key, frames, cameras, info, object_id)
+        return found
 
     def _frame_instances(
         self,
@@ -260,21 +253,17 @@ class BopDataset:
             if item["obj_id"] != object_id:
                 continue
             try:
-                K = np.array(cameras[key]["cam_K"], dtype=np.float64).reshape(3, 3)
-                R = np.array(item["cam_R_m2c"], dtype=np.float64).reshape(3, 3)
-                t = np.array(item["cam_t_m2c"], dtype=np.float64).reshape(3)
+                K, (R, t) = read_intrinsics(cameras.get(key)), read_pose(item)
                 if info is None:  # the box of the projected mesh, taken as fully visible
                     bbox, visibility = self._projected_box(object_id, K, R, t), 1.0
                 else:
-                    bbox = np.array(info[key][number]["bbox_visib"], dtype=np.float64).reshape(4)
-                    visibility = float(info[key][number]["visib_fract"])
-            except (KeyError, IndexError, ValueError, TypeError) as error:
+                    entry = read_info(info.get(key), number)
+                    bbox, visibility = read_box(entry, "bbox_visib"), read_visibility(entry)
+            except BadEntry as error:
                 raise DatasetError(
-                    f"Frame {key} of {folder} has no valid entry for object {object_id} in scene_gt.json, "
-                    f"scene_camera.json or scene_gt_info.json ({type(error).__name__}: {error}): "
-                    f"restore these files."
+                    f"{folder / error.file}, frame {key}, object {object_id}: {error.what}: {error.fix}."
                 ) from error
-            path = _image_path(folder, int(key))
+            path = image_path(folder, int(key))
             found.append(Instance(scene_id, int(key), object_id, path, K, R, t, bbox, visibility))
         return found
 
@@ -290,11 +279,11 @@ class BopDataset:
         return {}
 
 
-def _check_frames(frames: Any, path: Path) -> None:
-    valid = isinstance(frames, dict) and all(
+def _check_frames(frames: dict, path: Path) -> None:
+    valid = all(
         key.isdigit()
         and isinstance(frame, list)
-        and all(isinstance(i, dict) and "obj_id" in i for i in frame)
+        and all(isinstance(i, dict) and type(i.get("obj_id")) is int for i in frame)
         for key, frame in frames.items()
     )
     if not valid:
@@ -310,7 +299,7 @@ def _scenes(folder: Path) -> list[Path]:
     )
 
 
-def _image_path(folder: Path, image_id: int) -> Path:
+def image_path(folder: Path, image_id: int) -> Path:
     """The picture of a frame; where none exists, the path under which it was expected."""
     for name in IMAGE_FOLDERS:
         for suffix in IMAGE_SUFFIXES:

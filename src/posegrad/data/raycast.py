@@ -48,9 +48,15 @@ class Lights:
 
 
 class RayCaster:
-    """A mesh made ready for ray casting; one object serves many poses and several threads."""
+    """A mesh made ready for ray casting; one object serves many poses and several threads.
 
-    def __init__(self, mesh: Mesh) -> None:
+    Args:
+        mesh: any unit.
+        two_sided: normals are turned to the camera: for open surfaces, and faces that are inside out.
+    """
+
+    def __init__(self, mesh: Mesh, *, two_sided: bool = False) -> None:
+        self._two_sided = two_sided
         self._columns = np.ascontiguousarray(mesh.vertices.T, dtype=np.float32)
         self._faces = mesh.faces.astype(np.int32)
         corners = mesh.vertices[mesh.faces]
@@ -101,6 +107,8 @@ class RayCaster:
         values += self._attributes[corners[:, 2]] * v
         normal = values[:, :3] @ R.T.astype(np.float32)
         direction = rays[hit] @ R.T.astype(np.float32)
+        if self._two_sided:
+            normal[np.einsum("ij,ij->i", normal, direction) > 0] *= -1
         mask = np.zeros(len(rays), dtype=bool)
         mask[hit] = True
         # the rays have z = 1 in the camera: Embree's distance along them is the depth

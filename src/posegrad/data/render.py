@@ -1,4 +1,4 @@
-"""Rendering annotated frames of one object: random pose, lights, background and occluders."""
+"""Rendering annotated frames: objects at random poses under random lights, with background and occluders."""
 
 from __future__ import annotations
 
@@ -9,98 +9,12 @@ import cv2
 import numpy as np
 
 from posegrad.data.augment import add_noise
-from posegrad.data.backgrounds import random_background
 from posegrad.data.bop_writer import Annotation
+from posegrad.data.placing import SPARE, Placed, move_mask, place, visible_parts
+from posegrad.data.placing import Target as Target
 from posegrad.data.procedural import DIAMETER_MM, random_rotation
 from posegrad.data.raycast import Hits, Lights, RayCaster, Window, shade
-
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """The rendered dataset; another value of any field is another dataset.
-
-    Raises:
-        ValueError: for a value out of range, or an object that may not fit the frame.
-
-    >>> RenderConfig(train_frames=100).K
-    array([[560. ,   0. , 159.5],
-           [  0. , 560. , 119.5],
-           [  0. ,   0. ,   1. ]])
-    """
-
-    train_frames: int = 3000
-    """Frames in `train`."""
-    test_frames: int = 300
-    """Frames in `test`, from other random streams."""
-    object_seed: int = 12
-    """Shape and texture of the object."""
-    seed: int = 1
-    """Poses, lights, backgrounds, occluders."""
-    width: int = 320
-    """Frame width, px."""
-    height: int = 240
-    """Frame height, px."""
-    focal: float = 560.0
-    """Focal length, px: the object spans about 80 to 140 px at 7 to 4 diameters."""
-    distance: tuple[float, float] = (4.0, 7.0)
-    """Range of the object's depth, diameters (uniform); 4 to 10 is the harder option."""
-    viewpoints: str = "hemisphere"
-    """`hemisphere`: cameras above the object (z > 0 in its frame), uniform; `sphere`: all of SO(3)."""
-    in_plane_deg: float = 45.0
-    """In-plane rotation within +- this angle about the upright view, degrees (`hemisphere` only)."""
-    occluded_share: float = 0.3
-    """Share of the frames with an occluder in front of the object."""
-    min_visibility: float = 0.4
-    """Smallest visible share of the silhouette behind an occluder."""
-    samples: int = 2
-    """Rays per pixel and axis."""
-    image_format: str = "jpg"
-    """`jpg` (quality 95) or `png`."""
-
-    def __post_init__(self) -> None:
-        low, high = self.distance
-        if self.viewpoints not in ("hemisphere", "sphere"):
-            raise ValueError(f"viewpoints: expected 'hemisphere' or 'sphere', got {self.viewpoints!r}.")
-        if not 1.5 <= low <= high:
-            raise ValueError(f"distance: expected 1.5 <= near <= far (diameters), got {self.distance}.")
-        radius = self.focal / (2 * low - 1)
-        if 2 * radius + 8 > min(self.width, self.height):
-            raise ValueError(
-                f"distance, focal: at {low} diameters the object may span {2 * radius:.0f} px, too much for "
-                f"{self.width} x {self.height} px frames; increase the distance or frame, or lower the focal."
-            )
-        if min(self.train_frames, self.test_frames) < 0 or self.samples < 1:
-            raise ValueError("train_frames, test_frames, samples: expected >= 0, >= 0, >= 1.")
-
-    @property
-    def K(self) -> np.ndarray:
-        """(3, 3) intrinsics: the principal point is the centre of the frame."""
-        f = self.focal
-        return np.array(
-            [[f, 0, (self.width - 1) / 2], [0, f, (self.height - 1) / 2], [0, 0, 1]], dtype=np.float64
-        )
-
-
-def random_pose(config: RenderConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """R (3, 3) and t (3,) mm: the whole object is inside the frame, its centre anywhere where that holds."""
-    if config.viewpoints == "sphere":
-        R = random_rotation(rng)
-    else:
-        height, azimuth = rng.uniform(0.0, 1.0), rng.uniform(0, 2 * np.pi)  # uniform on the half sphere
-        radius = np.sqrt(1 - height**2)
-        to_camera = np.array([radius * np.cos(azimuth), radius * np.sin(azimuth), height])
-        right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
-        upright = np.stack([right, np.cross(-to_camera, right), -to_camera])
-        angle = np.radians(config.in_plane_deg) * rng.uniform(-1, 1)
-        c, s = np.cos(angle), np.sin(angle)
-        R = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ upright
-    depth = rng.uniform(*config.distance) * DIAMETER_MM
-    # all vertices lie within 0.6 diameters of the origin (the box centre); 2 px of margin
-    margin = config.focal * 0.6 * DIAMETER_MM / (depth - 0.5 * DIAMETER_MM) + 2
-    size = np.array([config.width, config.height])
-    room = np.maximum((size - 1) / 2 - margin, 0)
-    center = (size - 1) / 2 + room * rng.uniform(-1, 1, 2)
-    return R, depth * np.linalg.inv(config.K) @ np.array([*center, 1.0])
+from posegrad.data.render_config import FrameConfig
 
 
 def random_lights(rng: np.random.Generator) -> Lights:
@@ -122,70 +36,83 @@ def random_lights(rng: np.random.Generator) -> Lights:
 
 @dataclass(frozen=True)
 class Frame:
-    """A rendered picture (H, W, 3) uint8 RGB and its annotation (with the mask of the visible part)."""
+    """A rendered picture (H, W, 3) uint8 RGB and its annotations (with the masks of the visible parts)."""
 
     image: np.ndarray
-    annotation: Annotation
+    annotations: list[Annotation]
 
 
 def render_frame(
-    target: RayCaster,
+    targets: Sequence[Target],
     occluders: Sequence[RayCaster],
-    config: RenderConfig,
+    config: FrameConfig,
     rng: np.random.Generator,
-    object_id: int = 1,
 ) -> Frame:
-    """One frame; everything random in it comes from `rng`."""
-    R, t = random_pose(config, rng)
+    """One frame; everything random in it comes from `rng`.
+
+    Args:
+        targets: objects of which at most `config.per_frame` appear, ordered by id in the annotation.
+        occluders: meshes of `procedural_object`, drawn in front of a share of the frames, without annotation.
+        config: camera, poses and surroundings.
+        rng: one stream makes one frame.
+    """
+    placed = place(targets, config, rng)
     lights = random_lights(rng)
-    image = random_background(config.width, config.height, rng)
-    window = target.window(config.K, R, t, config.width, config.height)
-    hits = target.cast(config.K, R, t, window, config.samples)
-    visible, front = hits.mask, None
+    image = config.background(config.width, config.height, rng)
+    visible, front = visible_parts(placed, config.samples), None
     if occluders and rng.random() < config.occluded_share:
-        for _ in range(12):  # until one hides a part, but not too much; else the frame stays without
-            trial, trial_window = _random_occluder(occluders, config, t, rng)
-            left = hits.mask & ~_move(trial.mask, trial_window, window, config.samples)
-            if config.min_visibility + 0.05 <= left.sum() / hits.mask.sum() <= 0.95:
-                visible, front = left, (trial, trial_window)
-                break
-    _blend(image, window, hits, visible, lights, config.samples)
+        front = _cover(placed, visible, occluders, config, rng)
+    hidden = [np.zeros_like(mask) for mask in visible]
+    if front is not None:
+        hidden = [move_mask(front[0].mask, front[1], item.window, config.samples) for item in placed]
+    for item, covered in reversed(list(zip(placed, hidden, strict=True))):  # the farthest first
+        _blend(image, item.window, item.hits, item.hits.mask & ~covered, lights, config.samples)
     if front is not None:
         _blend(image, front[1], front[0], front[0].mask, lights, config.samples)
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9)))
     picture = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     picture = add_noise(picture, rng.uniform(0, 5), rng)
-    return Frame(picture, _annotate(object_id, R, t, window, hits.mask, visible, config))
+    labels = [
+        _annotate(item, mask & ~covered, config)
+        for item, mask, covered in zip(placed, visible, hidden, strict=True)
+    ]
+    return Frame(picture, sorted(labels, key=lambda label: label.object_id))
+
+
+def _cover(
+    placed: Sequence[Placed],
+    visible: Sequence[np.ndarray],
+    occluders: Sequence[RayCaster],
+    config: FrameConfig,
+    rng: np.random.Generator,
+) -> tuple[Hits, Window] | None:
+    """An occluder that hides a part of the nearest object, but not too much of any; None if none is found."""
+    for _ in range(12):
+        trial, window = _random_occluder(occluders, config, placed[0], rng)
+        shares = [
+            (mask & ~move_mask(trial.mask, window, item.window, config.samples)).sum()
+            / max(item.hits.mask.sum(), 1)
+            for item, mask in zip(placed, visible, strict=True)
+        ]
+        if config.min_visibility + SPARE <= min(shares) and shares[0] <= 0.95:
+            return trial, window
+    return None
 
 
 def _random_occluder(
-    occluders: Sequence[RayCaster], config: RenderConfig, t: np.ndarray, rng: np.random.Generator
+    occluders: Sequence[RayCaster], config: FrameConfig, item: Placed, rng: np.random.Generator
 ) -> tuple[Hits, Window]:
-    """An object near the target's silhouette, 0.45 to 1.1 times its apparent size.
+    """An object near the item's silhouette, 0.45 to 1.1 times its apparent size.
 
-    Drawn over the target: an object at t / k looks just like one k times smaller at t, so it is a small
-    near thing.
+    Drawn over it: an object at t / k looks just like one k times smaller at t, so it is a small near thing.
     """
-    occluder = occluders[int(rng.integers(len(occluders)))]
-    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.9) * DIAMETER_MM / 2
-    place = t + away * np.array([np.cos(angle), np.sin(angle), 0.0])
-    R, place = random_rotation(rng), place / rng.uniform(0.45, 1.1)
-    window = occluder.window(config.K, R, place, config.width, config.height)
-    return occluder.cast(config.K, R, place, window, config.samples), window
-
-
-def _move(mask: np.ndarray, window: Window, target: Window, samples: int) -> np.ndarray:
-    """A sample mask of one pixel window, as a sample mask of another (False outside)."""
-    result = np.zeros(((target[3] - target[1]) * samples, (target[2] - target[0]) * samples), dtype=bool)
-    x0, y0 = max(window[0], target[0]), max(window[1], target[1])
-    x1, y1 = min(window[2], target[2]), min(window[3], target[3])
-    if x0 < x1 and y0 < y1:
-        cut = mask[(y0 - window[1]) * samples : (y1 - window[1]) * samples]
-        cut = cut[:, (x0 - window[0]) * samples : (x1 - window[0]) * samples]
-        top, left = (y0 - target[1]) * samples, (x0 - target[0]) * samples
-        result[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
-    return result
+    occluder, diameter = occluders[int(rng.integers(len(occluders)))], item.target.diameter
+    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.9) * diameter / 2
+    center = item.center + away * np.array([np.cos(angle), np.sin(angle), 0.0])
+    R, center = random_rotation(rng), center / rng.uniform(0.45, 1.1) * (DIAMETER_MM / diameter)
+    window = occluder.window(config.K, R, center, config.width, config.height)
+    return occluder.cast(config.K, R, center, window, config.samples), window
 
 
 def _blend(
@@ -202,25 +129,19 @@ def _blend(
     image[y0:y1, x0:x1] = layer[..., :3] + (1 - layer[..., 3:]) * image[y0:y1, x0:x1]
 
 
-def _annotate(
-    object_id: int,
-    R: np.ndarray,
-    t: np.ndarray,
-    window: Window,
-    whole: np.ndarray,
-    visible: np.ndarray,
-    config: RenderConfig,
-) -> Annotation:
+def _annotate(item: Placed, visible: np.ndarray, config: FrameConfig) -> Annotation:
     """Boxes, pixel counts and mask: a pixel belongs to a silhouette if at least half of its samples do."""
-    x0, y0, x1, y1 = window
+    x0, y0, x1, y1 = item.window
     size = (x1 - x0, y1 - y0)
     masks = [
-        cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5 for m in (whole, visible)
+        cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+        for m in (item.hits.mask, visible)
     ]
     boxes = [_box(mask, x0, y0) for mask in masks]
     full = np.zeros((config.height, config.width), dtype=bool)
     full[y0:y1, x0:x1] = masks[1]
-    return Annotation(object_id, R, t, boxes[0], boxes[1], int(masks[0].sum()), int(masks[1].sum()), full)
+    whole, visible_count = (int(mask.sum()) for mask in masks)
+    return Annotation(item.target.id, item.R, item.t, boxes[0], boxes[1], whole, visible_count, full)
 
 
 def _box(mask: np.ndarray, x0: int, y0: int) -> tuple[float, float, float, float]:

@@ -7,27 +7,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from posegrad.data.bop_writer import Annotation, BopWriter
+from posegrad.data.bop_writer import BopWriter
 from posegrad.data.errors import DatasetError
-from posegrad.data.image import encode_image
 from posegrad.data.mesh import simplify_mesh
 from posegrad.data.procedural import DIAMETER_MM, procedural_object
 from posegrad.data.raycast import RayCaster
-from posegrad.data.render import RenderConfig, render_frame
+from posegrad.data.render import Frame, Target, render_frame
+from posegrad.data.render_config import RenderConfig
+from posegrad.data.splits import random_occluders, write_splits
 
 RENDERER_VERSION = 2
 """Raised with every change that alters the pictures, so that old caches are not used."""
 OBJECT_ID = 1
-OCCLUDER_COUNT = 6
-_SPLITS = ("train", "test")
 
 
 def render_dataset(
@@ -51,27 +47,19 @@ def render_dataset(
     """
     config, root = config or RenderConfig(), Path(root)
     mesh = procedural_object(config.object_seed)
-    target = RayCaster(mesh)
-    seeds = [config.object_seed + 1000 + k for k in range(OCCLUDER_COUNT if config.occluded_share else 0)]
-    occluders = [RayCaster(procedural_object(seed, spacing=1.8)) for seed in seeds]
+    # its origin is the centre of its box, and all of it lies within 0.6 diameters of that
+    target = Target(OBJECT_ID, RayCaster(mesh), DIAMETER_MM, config.distance, np.zeros(3), 0.6)
+    occluders = random_occluders(config.object_seed) if config.occluded_share else []
+    frames = config.frames
 
-    def frame(job: tuple[int, int]) -> tuple[bytes, Annotation]:
-        rng = np.random.default_rng([config.seed, *job])  # a stream of its own per (seed, split, index)
-        rendered = render_frame(target, occluders, config, rng, OBJECT_ID)
-        return encode_image(rendered.image, config.image_format), replace(
-            rendered.annotation, mask_visib=None
-        )
+    def draw(rng: np.random.Generator) -> Frame:
+        return render_frame([target], occluders, frames, rng)
 
     counts = {"train": config.train_frames, "test": config.test_frames}
-    bar = tqdm(total=sum(counts.values()), desc="rendering the dataset", unit="frame", disable=not progress)
-    # threads do: Embree, OpenCV and numpy's loops all release the interpreter lock
-    with bar, ThreadPoolExecutor(workers or _cores()) as pool:
-        for number, split in enumerate(_SPLITS):
-            with BopWriter(root, split, image_format=config.image_format) as writer:
-                jobs = [(number, index) for index in range(counts[split])]
-                for index, (encoded, annotation) in enumerate(_in_order(pool, frame, jobs)):
-                    writer.add_frame(1, index, encoded, config.K, [annotation])
-                    bar.update()
+    write_splits(
+        root, counts, draw, config.K, seed=config.seed, image_format=config.image_format, workers=workers,
+        progress=progress,
+    )  # fmt: skip
     models = BopWriter(root, "train")
     models.add_model(OBJECT_ID, mesh, diameter=DIAMETER_MM)
     models.add_model(OBJECT_ID, simplify_mesh(mesh, 2.0), diameter=DIAMETER_MM, folder="models_eval")
@@ -134,13 +122,3 @@ def default_cache() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "posegrad"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _in_order(pool: ThreadPoolExecutor, function, jobs: list, ahead: int = 64) -> Iterator:
-    """pool.map with a bounded number of results waiting."""
-    for start in range(0, len(jobs), ahead):
-        yield from pool.map(function, jobs[start : start + ahead])

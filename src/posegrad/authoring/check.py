@@ -1,0 +1,18 @@
+"""The job of `posegrad data check`."""
+
+from __future__ import annotations
+
+from posegrad.authoring.config import CheckConfig
+from posegrad.authoring.outcome import Outcome
+from posegrad.data.check import check_dataset
+
+
+def check(config: CheckConfig) -> Outcome:
+    """One line per problem, notes, and a summary; exit code 1 if there is any problem."""
+    findings = check_dataset(config.path, split=config.split, quick=config.quick)
+    lines = [str(item) for item in (*findings.problems, *findings.notes)]
+    counts = [f"{number} {what}" for what, number in findings.counts.items()]
+    problems = len(findings.problems)
+    verdict = "no problem" if not problems else f"{problems} problem{'s' if problems > 1 else ''}"
+    lines.append(f"{config.path}: {', '.join([*counts, verdict])}")
+    return Outcome("\n".join(lines), 1 if problems else 0)
