@@ -24,7 +24,7 @@ export GOMP_SPINCOUNT ?= 10000
 	@touch $@ .venv/.train
 
 demo: .venv/.train
-	$(BIN)/posegrad train --out runs/demo --max-minutes 7.5
+	$(BIN)/posegrad train --out runs/demo --max-minutes 7.5 --overwrite
 
 .venv/.real: .venv/.train
 	$(BIN)/pip install -q -e '.[train,real]'

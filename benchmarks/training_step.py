@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from posegrad import Pose, project_points
 from posegrad.nn import KeypointPoseNet, heatmap_loss
 from posegrad.testing import random_scene
+from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.config import TrainConfig
-from posegrad.train.loop import build_network, convolution_precision, make_optimizer
 from posegrad.train.objective import Objective, pnp_layer
+from posegrad.train.optimizer import make_optimizer
 from speed_timing import CLOCKS, Run
 
 

@@ -17,7 +17,7 @@ for object in 1 5 9; do
         --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 3e-3 --batch-size 16 \
         --freeze 'conv_dw|conv_stem|^model.bn1|blocks\.[01]\.' --keypoints 32 --distance 0.2 \
         --novel-views 0.85 --view-angle 40 --augment 0.6 --steps 4000 --max-minutes "${MINUTES:-27}" \
-        --out "$OUT/object$object" "$@" >"$OUT/object$object.log" 2>&1 &
+        --out "$OUT/object$object" --overwrite "$@" >"$OUT/object$object.log" 2>&1 &
     pids+=($!)
 done
 trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT

@@ -13,7 +13,7 @@ _ROOT = Path(__file__).parent.parent / "src" / "posegrad"
 _LAYERS = [
     "_pytree", "ragged", "robust", "so3", "pose", "manifolds", "cameras", "projection", "optim", "generic", "minimal",
     "kernels", "problems", "testing", "compat", "nn", "data", "viz", "train", "calibration", "authoring", "experiments",
-    "cli",
+    "cli", "__main__",
 ]  # fmt: skip
 _KNOWS_NO_GEOMETRY = {"optim": {"_pytree"}}
 _KNOWS_NO_NETWORKS = {"data": set(_LAYERS[: _LAYERS.index("nn")])}

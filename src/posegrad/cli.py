@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 __all__ = ["main"]
 
@@ -43,11 +45,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"the commands need the training extra: {_INSTALL}")
     from posegrad.data import DatasetError
     from posegrad.train import RunError
+    from posegrad.train.errors import Stopped
 
     try:
         return _dispatch(args)
     except (RunError, DatasetError) as error:
         return _fail(str(error))
+    except Stopped as stop:
+        return _fail(str(stop), code=stop.code)
     except OSError as error:
         # A full disk in the middle of a run, say: the system's words and the file say it all.
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
@@ -59,8 +64,19 @@ def _fail(message: str, code: int = 2) -> int:
     if "Traceback" in message:
         # A worker process of the data loader wraps its error in a traceback, "package.Type: sentence" at the end.
         message = message.strip().splitlines()[-1].partition(": ")[2]
-    print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # of several processes, one speaks for all
+        print(f"posegrad: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _resumed(words: Sequence[str]) -> Path | None:
+    """The run that `train` is to go on with: its settings are the defaults of the other options then."""
+    if words[:1] == ["train"]:
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            option, equals, value = word.partition("=")
+            if option == "--resume" and (value or following):
+                return Path(value if equals else following)
+    return None
 
 
 def _dispatch(args: Sequence[str] | None) -> int:
@@ -69,14 +85,23 @@ def _dispatch(args: Sequence[str] | None) -> int:
     from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
+    from posegrad.train.resume import stored_config
     from posegrad.train.run import evaluate, train
 
+    words = list(sys.argv[1:] if args is None else args)
+    run = _resumed(words)
+    training = train if run is None else functools.partial(train, config=stored_config(run))
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
+        {"train": training, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
         prog="posegrad",
         description=_DESCRIPTION,
-        args=args,
+        args=words,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    print(report.table)
+    if report.table:
+        print(report.table)
     return getattr(report, "exit_code", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

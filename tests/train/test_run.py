@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
+from posegrad.train.build import build_network
 from posegrad.train.config import EvalConfig
-from posegrad.train.loop import build_network
-from posegrad.train.record import write_json
+from posegrad.train.files import write_json
 
 
 def read_log(config: TrainConfig) -> list[dict]:
@@ -122,7 +122,7 @@ def test_a_gradient_that_stays_infinite_ends_the_run(config: TrainConfig) -> Non
 def test_the_clock_ends_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()  # a hundredth of a second at every look, whatever else the machine does
     clock = SimpleNamespace(perf_counter=lambda: 0.01 * next(ticks))
-    monkeypatch.setattr("posegrad.train.loop.time", clock)
+    monkeypatch.setattr("posegrad.train.schedule.time", clock)
     config = replace(
         config,
         optimizer=OptimizerConfig(steps=100_000, batch_size=8, max_minutes=0.005),

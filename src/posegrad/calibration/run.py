@@ -18,7 +18,7 @@ from posegrad.data import DatasetError, load_image
 from posegrad.optim.status import Status
 from posegrad.problems.calibration import CalibrationSolution, calibrate_camera
 from posegrad.train.errors import RunError
-from posegrad.train.record import check_writable
+from posegrad.train.files import check_writable
 from posegrad.viz.calibration import draw_coverage, draw_residuals
 
 _SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}

@@ -181,7 +181,12 @@ class BopDataset:
         return bool(info.get("symmetries_discrete") or info.get("symmetries_continuous"))
 
     def instances(
-        self, object_id: int, *, image_ids: Iterable[int] | None = None, min_visibility: float = 0.1
+        self,
+        object_id: int,
+        *,
+        image_ids: Iterable[int] | None = None,
+        min_visibility: float = 0.1,
+        allow_missing: bool = False,
     ) -> list[Instance]:
         """All annotations of an object, ordered by scene and image.
 
@@ -189,10 +194,10 @@ class BopDataset:
             object_id: one of `object_ids`.
             image_ids: only these frames (of every scene); the others may lack their picture.
             min_visibility: smallest visible share of the silhouette, in [0, 1].
+            allow_missing: keep instances whose picture is missing.
 
         Raises:
-            DatasetError: absent object, frames without annotation, or nothing left after the filters.
-            DatasetFileError: a picture is missing.
+            DatasetError: absent object or annotation, nothing left after the filters, or (DatasetFileError) no picture.
         """
         if object_id not in self.object_ids:
             raise DatasetError(
@@ -218,12 +223,10 @@ class BopDataset:
             raise DatasetError(
                 f"{self.root / self.split_folder}, object {object_id}: {fault.what}: {fault.fix}."
             )
-        missing = [item.image_path for item in kept if not item.image_path.is_file()]
+        missing = [item.image_path for item in kept if not (allow_missing or item.image_path.is_file())]
         if missing:
-            raise DatasetFileError(
-                f"{len(missing)} annotated images are missing (first: {missing[0]}): restore them, or give a "
-                f"split that lists only existing frames."
-            )
+            start = f"{len(missing)} annotated images are missing (first: {missing[0]})"
+            raise DatasetFileError(f"{start}: restore them, or give a split that lists only existing frames.")
         return kept
 
     def annotations(self, object_id: int, image_ids: set[int] | None = None) -> list[Instance]:

@@ -87,12 +87,16 @@ class CropDataset(Dataset):
         return self
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.crop(index, int(self._epoch))
+
+    def crop(self, index: int, epoch: int) -> dict[str, torch.Tensor]:
+        """An item with the random changes of `epoch`, whatever `set_epoch` chose."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} crops.")
         index = index % len(self)
         seen = item = self.instances[index]
         image = self._image(str(item.image_path))
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        rng = np.random.default_rng([self.seed, epoch, index])
         light = None
         if self.novel_views is not None and rng.random() < self.novel_views.share:
             light = self.novel_views.random_light(rng)

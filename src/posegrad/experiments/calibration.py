@@ -16,7 +16,7 @@ from posegrad.experiments.descent import Descent, TrackedPnP, descend, far_away
 from posegrad.experiments.report import Report, cost, cost_sentence
 from posegrad.experiments.scenes import Scene, cube_scene
 from posegrad.train.evaluation import aligned
-from posegrad.train.record import check_writable, write_json
+from posegrad.train.files import check_writable, write_json
 from posegrad.viz.convergence import plot_parameters
 
 __all__ = ["CalibrationConfig", "Intrinsics", "learn_intrinsics", "run_calibration"]

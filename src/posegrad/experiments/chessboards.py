@@ -20,7 +20,7 @@ from posegrad.experiments.scenes import data_folder
 from posegrad.problems.pnp import PnPSolution
 from posegrad.train.errors import RunError
 from posegrad.train.evaluation import aligned
-from posegrad.train.record import check_writable, write_json
+from posegrad.train.files import check_writable, write_json
 from posegrad.viz.convergence import plot_learned_camera
 
 __all__ = ["ChessboardConfig", "LearnedCamera", "Views", "learn_camera", "read_views", "run_chessboards"]

@@ -16,7 +16,7 @@ from posegrad.experiments.network import ConstantVGG
 from posegrad.experiments.report import Report, cost, duration
 from posegrad.experiments.scenes import Scene, cube_scene
 from posegrad.train.evaluation import aligned
-from posegrad.train.record import check_writable, write_json
+from posegrad.train.files import check_writable, write_json
 from posegrad.viz.convergence import KeypointTrack, plot_keypoint_tracks
 
 __all__ = ["KeypointRun", "PoseConfig", "learn_keypoints", "run_pose"]

@@ -19,7 +19,7 @@ from posegrad.experiments.network import ConstantVGG
 from posegrad.experiments.report import Report, cost, cost_sentence
 from posegrad.experiments.scenes import Scene, solid_scene
 from posegrad.train.evaluation import aligned
-from posegrad.train.record import check_writable, write_json
+from posegrad.train.files import check_writable, write_json
 from posegrad.viz.convergence import plot_structure
 
 __all__ = ["Reconstruction", "SfmConfig", "half_spaces", "reconstruct", "run_sfm"]

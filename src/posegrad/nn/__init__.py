@@ -9,7 +9,7 @@ from posegrad.nn.heatmaps import (
     soft_argmax,
     spatial_softmax,
 )
-from posegrad.nn.losses import crop_extent, heatmap_loss, mixture, pose_loss, warm_up
+from posegrad.nn.losses import crop_extent, heatmap_loss, inside_crop, mixture, pose_loss, warm_up
 from posegrad.nn.metrics import (
     add,
     adds,
@@ -20,6 +20,7 @@ from posegrad.nn.metrics import (
     translation_error,
 )
 from posegrad.nn.network import KeypointPoseNet, KeypointPrediction
+from posegrad.nn.normalisation import set_normalisation
 
 __all__ = [
     "Backbone",
@@ -33,6 +34,7 @@ __all__ = [
     "gaussian_heatmap",
     "heatmap_loss",
     "heatmap_spread",
+    "inside_crop",
     "load_backbone_weights",
     "map_points",
     "mixture",
@@ -41,6 +43,7 @@ __all__ = [
     "recall",
     "recall_5cm_5deg",
     "rotation_error_deg",
+    "set_normalisation",
     "soft_argmax",
     "spatial_softmax",
     "translation_error",

@@ -15,7 +15,7 @@ from posegrad.pose import Pose
 from posegrad.problems.pnp import PnPSolution
 from posegrad.projection import project_points
 
-__all__ = ["crop_extent", "heatmap_loss", "mixture", "pose_loss", "warm_up"]
+__all__ = ["crop_extent", "heatmap_loss", "inside_crop", "mixture", "pose_loss", "warm_up"]
 
 
 def crop_extent(full_from_crop: Tensor, size: int) -> Tensor:
@@ -29,6 +29,16 @@ def crop_extent(full_from_crop: Tensor, size: int) -> Tensor:
     return size * determinant.abs().sqrt()
 
 
+def inside_crop(points2d: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which points (..., 2), in pixels, lie on a crop of `size` (width, height): (...) bool.
+
+    >>> inside_crop(torch.tensor([[-0.5, 0.0], [64.0, 0.0]]), (64, 64))
+    tensor([ True, False])
+    """
+    extent = torch.tensor(size, dtype=points2d.dtype, device=points2d.device)
+    return ((points2d >= -0.5) & (points2d <= extent - 0.5)).all(-1)
+
+
 def heatmap_loss(
     logits: Tensor,
     target: Tensor,
@@ -37,6 +47,7 @@ def heatmap_loss(
     sigma: float = 4.0,
     coordinate: float = 10.0,
     points2d: Tensor | None = None,
+    count: Tensor | float | None = None,
 ) -> Tensor:
     """Heatmap loss `l_h`: divergence from a Gaussian at the true keypoint plus the error of the decoded one.
 
@@ -53,6 +64,8 @@ def heatmap_loss(
         sigma: standard deviation of the Gaussian, crop pixels, > 0.
         coordinate: weight of the coordinate term, >= 0; its distances are in pixels over the crop side S.
         points2d: (B, N, 2) the decoded keypoints x, crop pixels; default: by plain DSNT.
+        count: of a batch in parts, the number of keypoints inside in all of them (`inside_crop`): the losses of the
+            parts add up to that of the whole. Default: those inside here.
 
     Returns:
         Scalar; 0 if every keypoint is outside.
@@ -66,9 +79,8 @@ def heatmap_loss(
     tensor(True)
     """
     height, width = logits.shape[-2:]
-    extent = torch.tensor([width, height], dtype=logits.dtype, device=logits.device) * stride
+    inside = inside_crop(target, (width * stride, height * stride))
     target = target.to(logits.dtype)
-    inside = ((target >= -0.5) & (target <= extent - 0.5)).all(-1)
     target = torch.where(inside[..., None], target, torch.zeros_like(target))
     goal = gaussian_heatmap(target, (height, width), stride, sigma)
     log_p = logits.flatten(-2).log_softmax(-1).view_as(logits)
@@ -76,9 +88,10 @@ def heatmap_loss(
     if points2d is None:
         points2d = soft_argmax(spatial_softmax(logits), stride)
     # A distance that is smooth at 0: linear beyond a pixel, so that its gradient says how far the points are.
-    distance = ((1 + (points2d - target).square().sum(-1)).sqrt() - 1) / extent[0]
+    distance = ((1 + (points2d - target).square().sum(-1)).sqrt() - 1) / (width * stride)
     per_point = torch.where(inside, divergence + coordinate * distance, torch.zeros_like(divergence))
-    return per_point.sum() / inside.sum().clamp(min=1)
+    total = torch.as_tensor(inside.sum() if count is None else count, device=logits.device)
+    return per_point.sum() / total.clamp(min=1)
 
 
 def _robust(squared: Tensor, scale: float | None) -> Tensor:
@@ -100,6 +113,7 @@ def pose_loss(
     reprojection: float = 1.0,
     distance: float = 0.0,
     robust: float | None = 0.1,
+    count: float | None = None,
 ) -> Tensor:
     """Pose loss `l_p`: pixel distance between the projections with the solved and with the true pose.
 
@@ -123,6 +137,8 @@ def pose_loss(
         reprojection: lambda of the paper, >= 0: the pull of the keypoints to the nearest consistent set.
         distance: weight of the distance in space, >= 0.
         robust: c, in crop sides (in D for `distance`), > 0; None: the paper's squared distance.
+        count: of a batch in parts, the number of items in all of them: the losses of the parts add up to that of the
+            whole. Default: B.
 
     Reference:
         Chen et al., "End-to-End Learnable Geometric Vision by Backpropagating PnP Optimization", CVPR 2020.
@@ -154,7 +170,8 @@ def pose_loss(
         moved = points @ (R - pose.R.to(R.dtype)).mT + (t - pose.t.to(t.dtype))[..., None, :]
         per_point = per_point + distance * _robust(moved.square().sum(-1) / D2, robust)
     per_item = per_point.mean(-1)
-    return torch.where(ok, per_item, torch.zeros_like(per_item)).mean()
+    counted = torch.where(ok, per_item, torch.zeros_like(per_item))
+    return counted.mean() if count is None else counted.sum() / count
 
 
 def warm_up(progress: float, start: float, end: float) -> float:

@@ -133,13 +133,24 @@ class KeypointPoseNet(nn.Module):
         self.stride = FINEST_STRIDE
         self.backbone = create_backbone(backbone, image_size)
         self.fusion = FeatureFusion(self.backbone.channels, width)
-        self.to_logits = nn.Conv2d(width, num_keypoints, 1)
+        # Without a bias: the softmax does not see it, so that its gradient is rounding noise, which Adam would blow up.
+        self.to_logits = nn.Conv2d(width, num_keypoints, 1, bias=False)
         self.to_confidence = ConfidenceHead(num_keypoints, width) if confidence else None
         self.pnp = PnP() if pnp is None else pnp
+        self.fixed_statistics = False
         self._mean: Tensor
         self._std: Tensor
         self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> KeypointPoseNet:
+        """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
+        super().train(mode)
+        if self.fixed_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, image: Tensor) -> KeypointPrediction:
         """Find the keypoints in crops.

@@ -96,8 +96,11 @@ class DataConfig:
     """Embedded dataset: views from all of SO(3), 4 to 10 diameters away, not the upper hemisphere, 4 to 7."""
     cache: Path | None = None
     """Where the embedded dataset is kept; None: $POSEGRAD_CACHE, else the user's cache folder."""
-    workers: int = 0
-    """Processes that prepare crops; 0: the main process does."""
+    skip_bad: bool = False
+    """Leave out images that are missing or damaged, and name each once; else the first one ends the run."""
+    workers: int | None = None
+    """Processes that prepare crops; 0: the main process does. None: 0 on CPUs, where plain crops cost a twentieth of a
+    step; a third of the --threads with --novel-views, which cost as much as a step; up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
         _share("min-visibility", self.min_visibility)
@@ -114,7 +117,8 @@ class DataConfig:
         _share("repaint", self.repaint)
         _require("view-angle", self.view_angle, 0 <= self.view_angle <= 90, "degrees in [0, 90]")
         _require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
-        _at_least("workers", self.workers, 0)
+        if self.workers is not None:
+            _at_least("workers", self.workers, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +130,9 @@ class ModelConfig:
     weights: Path | None = None
     """State dict of the backbone, matched by name (.safetensors) or by name or the order of shapes (.pth, .pt);
     None: random weights. Nothing is ever downloaded."""
+    norm: Literal["batch", "group", "frozen"] = "batch"
+    """Normalisation: over the batch; over groups of channels of each item, so that processes and --accumulate change
+    nothing; or with the statistics of loaded --weights."""
     width: int = 64
     """Channels of the feature pyramid."""
     confidence: bool = True
@@ -189,7 +196,9 @@ class OptimizerConfig:
     max_minutes: float | None = None
     """Wall-clock limit of the training loop, minutes: the schedule is shortened to end within it."""
     batch_size: int = 32
-    """Crops per step."""
+    """Crops per step, over all processes and parts."""
+    accumulate: int = 1
+    """Parts of each process's share of a batch that go through the network one after the other, to save memory."""
     lr: float = 2e-3
     """Peak learning rate."""
     backbone_lr: float = 1.0
@@ -211,6 +220,7 @@ class OptimizerConfig:
         if self.max_minutes is not None:
             _positive("max-minutes", self.max_minutes)
         _at_least("batch-size", self.batch_size, 1)
+        _at_least("accumulate", self.accumulate, 1)
         _positive("lr", self.lr)
         _not_negative("backbone-lr", self.backbone_lr)
         _not_negative("weight-decay", self.weight_decay)
@@ -223,13 +233,15 @@ class RunConfig:
     """Bookkeeping."""
 
     out: Path = Path("runs/latest")
-    """Run folder; files of an earlier run in it are overwritten."""
+    """Run folder. Files of a finished run in it are overwritten, those of an unfinished one only with --overwrite."""
     seed: int = 0
     """Of weights, order and augmentation."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the convolutions; auto: bfloat16 where the hardware multiplies it natively. PnP is float64."""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice."""
+    checkpoint_minutes: float = 2.0
+    """Minutes between two checkpoints, from which --resume goes on; 0: after every step."""
     log_every: int = 10
     """Steps between two lines of log.jsonl."""
     pictures: int = 16
@@ -237,6 +249,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
+        _not_negative("checkpoint-minutes", self.checkpoint_minutes)
         _at_least("log-every", self.log_every, 1)
         _at_least("pictures", self.pictures, 0)
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import re
+import contextlib
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
-from posegrad.nn import KeypointPoseNet, load_backbone_weights
-from posegrad.train.config import OptimizerConfig, RunConfig, TrainConfig
-from posegrad.train.errors import RunError
-from posegrad.train.objective import Objective, pnp_layer
+from posegrad.nn import KeypointPoseNet
+from posegrad.train.build import convolution_precision, training_crops
+from posegrad.train.checkpoint import Checkpoint, write_checkpoint
+from posegrad.train.config import TrainConfig
+from posegrad.train.errors import RunError, Stopped
+from posegrad.train.feed import Feed, Share, choose_workers
+from posegrad.train.identity import crops_hash, settings_hash
+from posegrad.train.objective import Counts, Objective
+from posegrad.train.optimizer import make_optimizer
+from posegrad.train.parallel import Processes
 from posegrad.train.record import Recorder
+from posegrad.train.resume import resume_command
+from posegrad.train.sampler import Batches
+from posegrad.train.schedule import Schedule, learning_rate
+from posegrad.train.signals import StopSignals
 from posegrad.train.source import Source
 
-__all__ = ["Trained", "build_network", "convolution_precision", "fit"]
+__all__ = ["Trained", "fit"]
 
 
 # A step whose gradient is not finite is left out; after this many in a row the run has come apart.
@@ -33,235 +40,233 @@ _MOST_SKIPPED = 20
 @dataclass(frozen=True)
 class Trained:
     """Outcome of `fit`: steps done, share of them with the pose loss, share of items whose PnP failed in those, steps
-    left out because their gradient was not finite, seconds of the loop."""
+    left out because their gradient was not finite, images that could not be read, seconds of the loop, share of them
+    spent waiting for crops (without workers: preparing them)."""
 
     steps: int
     pose_share: float
     failed_share: float
     skipped: int
+    left_out: list[str]
     seconds: float
     images_per_second: float
+    waiting_share: float
+    processes: int
+    workers: int
     precision: str
 
 
-def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtype:
-    """The dtype of the convolutions: "auto" is bfloat16 where the hardware multiplies it natively."""
-    if config.precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-            native = device.type == "cpu" and probe is not None and bool(probe())
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+def fit(
+    config: TrainConfig,
+    net: KeypointPoseNet,
+    source: Source,
+    recorder: Recorder,
+    processes: Processes,
+    checkpoint: Checkpoint | None = None,
+) -> Trained:
+    """Train `net` in place; every line of the log goes to `recorder`, and checkpoints to its folder.
 
-
-def accelerator() -> Accelerator:
-    """Where to run: CUDA if there is one, else the CPU (Apple's GPUs have no float64, which the poses need)."""
-    return Accelerator(cpu=not torch.cuda.is_available())
-
-
-def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
-    """The network of a configuration: random weights by its seed, those of the backbone from its file.
+    Args:
+        config: settings.
+        net: its weights as built; those of `checkpoint` replace them.
+        source: training images.
+        recorder: of the run folder; made with the counters of `checkpoint`.
+        processes: that train together, each on its share of every batch.
+        checkpoint: where to go on, to the same numbers as without a break.
 
     Raises:
-        RunError: unknown backbone, unusable weights, impossible sizes.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return _build_network(config, load_weights)
-
-
-def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
-    try:
-        net = KeypointPoseNet(
-            config.data.keypoints,
-            config.model.backbone,
-            image_size=config.data.image_size,
-            width=config.model.width,
-            confidence=config.model.confidence,
-            sharpness=config.model.sharpness,
-            pnp=pnp_layer(config.loss),
-        )
-        if load_weights and config.model.weights is not None:
-            load_backbone_weights(net, config.model.weights)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    # 1.3 to 1.6 times as fast as the default layout, on CPU in float32 and bfloat16 alike.
-    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def learning_rate(progress: float, warm_up: float) -> float:
-    """One-cycle factor in [0, 1]: linear rise over `warm_up`, then a cosine to zero at progress 1."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / max(1 - warm_up, 1e-9))))
-
-
-def _freeze(backbone: nn.Module, pattern: str) -> None:
-    try:
-        chosen = [p for name, p in backbone.named_parameters() if re.search(pattern, name)]
-    except re.error as error:
-        raise RunError(f"--freeze: {pattern!r} is not a regular expression ({error})") from error
-    if not chosen:
-        some = [name for name, _ in backbone.named_parameters()][:3]
-        raise RunError(
-            f"--freeze: {pattern!r} matches no weight of the backbone; names are like {', '.join(some)}"
-        )
-    for parameter in chosen:
-        parameter.requires_grad_(False)
-
-
-def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices and kernels only, a learning rate of its own for the backbone."""
-    if config.freeze is not None:
-        _freeze(net.backbone, config.freeze)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in net.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        groups.setdefault((name.startswith("backbone."), parameter.ndim >= 2), []).append(parameter)
-    options = []
-    for (backbone, decays), parameters in groups.items():
-        lr = config.lr * (config.backbone_lr if backbone else 1.0)
-        decay = config.weight_decay if decays else 0.0
-        options.append({"params": parameters, "lr": lr, "peak": lr, "weight_decay": decay})
-    # Fused: one pass over the weights, a few times as fast on CPU as one loop per tensor.
-    return torch.optim.AdamW(options, betas=(0.9, 0.99), fused=True)
-
-
-def training_crops(config: TrainConfig, source: Source) -> CropDataset:
-    """The training instances as augmented crops."""
-    data, full = config.data, Augmentation()
-    scaled = (
-        "brightness",
-        "contrast",
-        "color",
-        "blur_probability",
-        "noise_probability",
-        "cutout_probability",
-    )
-    augmentation = Augmentation(
-        shift=data.shift,
-        scale=data.scale,
-        rotation_deg=data.rotation,
-        **{name: data.augment * getattr(full, name) for name in scaled},
-    )
-    novel_views = None
-    if data.novel_views > 0:
-        novel_views = NovelViews(
-            texture_mesh(source.mesh, source.train),
-            share=data.novel_views,
-            angle_deg=data.view_angle,
-            swap=data.swap_background,
-            repaint=data.repaint,
-        )
-    return CropDataset(
-        source.train,
-        size=config.data.image_size,
-        padding=config.data.padding,
-        augmentation=augmentation,
-        novel_views=novel_views,
-        seed=config.run.seed,
-    )
-
-
-def _loader(crops: CropDataset, config: TrainConfig) -> DataLoader:
-    return DataLoader(
-        crops,
-        min(config.optimizer.batch_size, len(crops)),
-        shuffle=True,
-        drop_last=True,
-        generator=torch.Generator().manual_seed(config.run.seed),
-        num_workers=config.data.workers,
-        persistent_workers=config.data.workers > 0,
-    )
-
-
-def _endless(loader: DataLoader, crops: CropDataset) -> Iterator[dict[str, Tensor]]:
-    for epoch in itertools.count():
-        crops.set_epoch(epoch)
-        yield from loader
-
-
-class Schedule:
-    """How far the run is, by steps or, where that is further, by the clock."""
-
-    def __init__(self, config: OptimizerConfig, images: int, batch_size: int) -> None:
-        steps = config.steps if config.steps is not None else round(config.epochs * images / batch_size)
-        if steps < 1:
-            raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
-        self.steps = steps
-        self.limit = None if config.max_minutes is None else 60 * config.max_minutes
-        self.begin = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Since the start of the loop."""
-        return time.perf_counter() - self.begin
-
-    def progress(self, step: int) -> float:
-        """In [0, 1]; 1 ends the run."""
-        by_clock = 0.0 if self.limit is None else self.seconds / self.limit
-        return min(1.0, max(step / self.steps, by_clock))
-
-
-def fit(config: TrainConfig, net: KeypointPoseNet, source: Source, recorder: Recorder) -> Trained:
-    """Train `net` in place; every line of the log goes to `recorder`.
-
-    Raises:
-        RunError: settings that cannot work.
+        RunError: settings that cannot work, a checkpoint that does not fit, a folder that cannot be written.
         DatasetError: an image is missing or damaged.
+        Stopped: SIGINT or SIGTERM came; the checkpoint is that of the last step.
     """
-    parallel = accelerator()
-    device, options = parallel.device, config.optimizer
-    precision = convolution_precision(config.run, device)
-    crops = training_crops(config, source)
-    loader = _loader(crops, config)
-    batch_size = loader.batch_size or 1
-    model, optimizer, loader = parallel.prepare(net, make_optimizer(net, options), loader)
-    objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
-    model.train()
-
-    schedule = Schedule(options, len(crops), batch_size)
-    batches, step, pose_steps, failed, skipped, in_a_row = _endless(loader, crops), 0, 0, 0.0, 0, 0
-    with tqdm(total=schedule.steps, desc="train", unit="step", dynamic_ncols=True) as bar:
-        while (progress := schedule.progress(step)) < 1:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(progress, options.warm_up)
-            batch = next(batches)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                seen = model(batch["image"])
-            terms = objective(seen, batch, progress)
-            logged = step % config.run.log_every == 0
-            norms = terms.gradient_norms() if logged else {}
-            optimizer.zero_grad()
-            parallel.backward(terms.total)
-            norm = torch.as_tensor(parallel.clip_grad_norm_(model.parameters(), options.clip))
-            if bool(norm.isfinite()):
-                optimizer.step()
-                in_a_row = 0
-            else:
-                skipped, in_a_row = skipped + 1, in_a_row + 1
-                if in_a_row >= _MOST_SKIPPED:
-                    raise RunError(
-                        f"the gradient has not been finite for {in_a_row} steps (now at step {step}): lower --lr"
-                    )
-            recorder.count(terms)
-            if terms.failed is not None:
-                pose_steps, failed = pose_steps + 1, failed + float(terms.failed)
-            step += 1
+    loop = _Loop(config, net, source, recorder, processes, checkpoint)
+    done = recorder.counters
+    with (
+        StopSignals() as signals,
+        _steps_draw_from(config.run.seed, processes.rank) as seeded,
+        _threads_beside(loop.workers if config.data.workers is None else 0),
+        tqdm(
+            total=done.steps,
+            initial=done.step,
+            desc="train",
+            unit="step",
+            dynamic_ncols=True,
+            disable=not processes.first,
+        ) as bar,
+    ):
+        while (batch := loop.next(signals)) is not None:
+            seeded(done.step)
+            if line := loop.step(batch):
+                bar.set_postfix_str(line)
             bar.update()
-            if logged:
-                lr = optimizer.param_groups[0]["lr"]
-                bar.set_postfix_str(recorder.log(step, progress, lr, float(norm), terms, norms))
-    seconds = schedule.seconds
-    return Trained(
-        steps=step,
-        pose_share=pose_steps / step,
-        failed_share=failed / max(pose_steps, 1),
-        skipped=skipped,
-        seconds=seconds,
-        images_per_second=step * batch_size / seconds,
-        precision=str(precision).removeprefix("torch."),
-    )
+    return loop.outcome()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """This process's share of a batch, and what all processes agree on: progress of the run, counts over all shares."""
+
+    share: Share
+    progress: float
+    counts: Counts
+
+
+class _Loop:
+    """One step after the other; all processes go on, finish, stop and fail together."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        net: KeypointPoseNet,
+        source: Source,
+        recorder: Recorder,
+        processes: Processes,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        options, device, done = config.optimizer, processes.device, recorder.counters
+        self.config, self.net, self.recorder, self.processes = config, net, recorder, processes
+        self.precision = convolution_precision(config.run, device)
+        crops = training_crops(config, source)
+        self.identity = settings_hash(config), crops_hash(source.train)
+        net.to(device)
+        processes.prepare(net)
+        self.optimizer = make_optimizer(net, options)
+        if checkpoint is not None:
+            checkpoint.check(*self.identity)
+            checkpoint.restore(net, self.optimizer)
+        self.batches = Batches(
+            len(crops),
+            options.batch_size,
+            seed=config.run.seed,
+            first=done.step,
+            rank=processes.rank,
+            world=processes.count,
+        )
+        processes.check_share(self.batches.batch_size, options.accumulate)
+        self.objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+        self.workers = choose_workers(config.data, device, processes.count)
+        self.feed = Feed(
+            crops, self.batches, workers=self.workers, device=device, skip_bad=config.data.skip_bad
+        )
+        self.feed.waited = done.waited
+        self.schedule = Schedule(
+            options, len(crops), self.batches.batch_size, elapsed=done.seconds, by_clock=processes.first
+        )
+        done.steps = self.schedule.steps
+        self.saved = time.perf_counter()
+        net.train()
+
+    def next(self, signals: StopSignals) -> _Batch | None:
+        """Fetch a batch; None at the end of the run."""
+        done, schedule = self.recorder.counters, self.schedule
+        share = Share() if schedule.progress(done.step) >= 1 else self.feed.next()
+        counts = self.objective.counts(share.crops) if share.crops else Counts(0, 0)
+        failed, stop, left_out, progress, items, keypoints = self.processes.sum(
+            [
+                share.error is not None,
+                signals.received is not None,
+                len(share.left_out),
+                schedule.progress(done.step) if self.processes.first else 0.0,
+                counts.items,
+                counts.keypoints,
+            ]
+        )
+        if failed:
+            # The others have nothing to say: the message of one is enough.
+            raise share.error if share.error is not None else RunError("")
+        if left_out:
+            self.recorder.left_out(self.processes.gather(share.left_out))
+        if stop:
+            self.save()
+            how = f"stopped at step {done.step} of {done.steps}; go on with: {resume_command(self.recorder.folder)}"
+            raise Stopped(how if self.processes.first else "", signals.received or signal.SIGTERM)
+        return None if progress >= 1 else _Batch(share, progress, Counts(items, keypoints))
+
+    def step(self, batch: _Batch) -> str:
+        """Learn from a batch; a short line when it is logged."""
+        config, done, device = self.config, self.recorder.counters, self.processes.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate(batch.progress, config.optimizer.warm_up)
+        logged = done.step % config.run.log_every == 0
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for part in batch.share.parts(config.optimizer.accumulate):
+            with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+                seen = self.net(part["image"])
+            terms = self.objective(seen, part, batch.progress, batch.counts)
+            for name, value in (terms.values() | (terms.squared_gradients() if logged else {})).items():
+                values[name] = values.get(name, 0.0) + value
+            terms.total.backward()
+        self.processes.sum_gradients(self.net.parameters())
+        values = dict(zip(values, self.processes.sum(list(values.values())), strict=True))
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.optimizer.clip)
+        self._update(norm)
+        self.recorder.count(values)
+        done.step += 1
+        done.epoch, done.batch = divmod(done.step, self.batches.per_epoch)
+        done.seconds, done.waited = self.schedule.seconds, self.feed.waited
+        line = ""
+        if logged:
+            lr, beta = self.optimizer.param_groups[0]["lr"], self.objective.beta(batch.progress)
+            line = self.recorder.log(batch.progress, lr, beta, float(norm), values)
+        if time.perf_counter() - self.saved >= 60 * config.run.checkpoint_minutes:
+            self.save()
+        return line
+
+    def _update(self, norm: Tensor) -> None:
+        done = self.recorder.counters
+        if bool(norm.isfinite()):
+            self.optimizer.step()
+            done.in_a_row = 0
+            return
+        done.skipped, done.in_a_row = done.skipped + 1, done.in_a_row + 1
+        if done.in_a_row >= _MOST_SKIPPED:
+            row, now = done.in_a_row, done.step
+            message = f"the gradient has not been finite for {row} steps (now at step {now}): lower --lr"
+            raise RunError(message if self.processes.first else "")
+
+    def save(self) -> None:
+        """Write a checkpoint; of several processes the first does."""
+        if self.recorder.writes:
+            self.recorder.flush()
+            counters = self.recorder.counters
+            write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
+        self.saved = time.perf_counter()
+
+    def outcome(self) -> Trained:
+        """What came out, with a last checkpoint: evaluation and pictures can be done again from there."""
+        done = self.recorder.counters
+        self.save()
+        return Trained(
+            steps=done.step,
+            pose_share=done.pose_steps / done.step,
+            failed_share=done.failed / max(done.pose_steps, 1),
+            skipped=done.skipped,
+            left_out=done.left_out,
+            seconds=done.seconds,
+            images_per_second=done.step * self.batches.batch_size / done.seconds,
+            waiting_share=done.waited / done.seconds,
+            processes=self.processes.count,
+            workers=self.workers,
+            precision=str(self.precision).removeprefix("torch."),
+        )
+
+
+@contextlib.contextmanager
+def _threads_beside(workers: int) -> Iterator[None]:
+    """Leave cores to workers: threads that wait for each other on cores with other work lose more than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _steps_draw_from(seed: int, rank: int) -> Iterator[Callable[[int], object]]:
+    """Random numbers of the network (dropout, say) depend on seed, process and step; the caller's generator stays."""
+    with torch.random.fork_rng():
+        yield lambda step: torch.manual_seed(
+            int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0])
+        )

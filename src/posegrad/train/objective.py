@@ -12,6 +12,7 @@ from posegrad.nn import (
     KeypointPrediction,
     crop_extent,
     heatmap_loss,
+    inside_crop,
     map_points,
     mixture,
     pose_loss,
@@ -23,7 +24,7 @@ from posegrad.problems.pnp import PnP
 from posegrad.projection import project_points
 from posegrad.train.config import LossConfig
 
-__all__ = ["Objective", "Terms", "pnp_layer"]
+__all__ = ["Counts", "Objective", "Terms", "pnp_layer"]
 
 
 def pnp_layer(config: LossConfig) -> PnP:
@@ -32,8 +33,20 @@ def pnp_layer(config: LossConfig) -> PnP:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What the losses of a batch are means over; of a batch in parts, the sums over the parts.
+
+    Attributes:
+        items: crops. keypoints: of those inside their crop.
+    """
+
+    items: float
+    keypoints: float
+
+
+@dataclass(frozen=True)
 class Terms:
-    """Losses of a batch; `pose` is None while the pose loss is off.
+    """Losses of a batch, or what one of its parts contributes to them; `pose` is None while the pose loss is off.
 
     Attributes:
         total: what is differentiated.
@@ -48,8 +61,13 @@ class Terms:
     failed: Tensor | None
     prediction: KeypointPrediction
 
-    def gradient_norms(self) -> dict[str, float]:
-        """Norms of d l_h / d x and d (beta l_p) / d x, x the keypoints in crop pixels, and by the logits.
+    def values(self) -> dict[str, float]:
+        """The losses and the share of failed items by their name in the log; those of the parts of a batch add up."""
+        named = {"loss": self.total, "l_h": self.heatmap, "l_p": self.pose, "failed": self.failed}
+        return {name: float(value.detach()) for name, value in named.items() if value is not None}
+
+    def squared_gradients(self) -> dict[str, float]:
+        """Squared norms of d l_h / d x and d (beta l_p) / d x, x the keypoints in crop pixels, and by the logits.
 
         l_h reaches the keypoints through its coordinate term only; by the logits its gradient is complete.
         """
@@ -58,15 +76,15 @@ class Terms:
         parts = {"heatmap": self.heatmap, "pose": None if self.pose is None else self.beta * self.pose}
         for part, loss in parts.items():
             for place, leaf in at.items():
-                norms[f"grad_{part}_{place}"] = _norm(loss, leaf)
+                norms[f"grad_{part}_{place}"] = _squared_norm(loss, leaf)
         return norms
 
 
-def _norm(loss: Tensor | None, leaf: Tensor) -> float:
+def _squared_norm(loss: Tensor | None, leaf: Tensor) -> float:
     if loss is None or not loss.requires_grad:
         return 0.0
     (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else float(gradient.norm())
+    return 0.0 if gradient is None else float(gradient.double().square().sum())
 
 
 class Objective:
@@ -91,17 +109,36 @@ class Objective:
             return self.config.beta
         return self.config.beta * warm_up(progress, self.config.beta_start, self.config.beta_full)
 
-    def __call__(self, prediction: KeypointPrediction, batch: dict[str, Tensor], progress: float) -> Terms:
+    def _targets(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, N, 2) true keypoints, crop pixels."""
+        seen = project_points(self.keypoints, batch["K"], Pose(batch["R"], batch["t"]))
+        return map_points(seen, invert_affine(batch["full_from_crop"]))
+
+    def counts(self, batch: dict[str, Tensor]) -> Counts:
+        """What the losses of these crops are means over; known before the network has seen them."""
+        height, width = batch["image"].shape[-2:]
+        inside = inside_crop(self._targets(batch), (width, height))
+        return Counts(items=len(inside), keypoints=float(inside.sum()))
+
+    def __call__(
+        self,
+        prediction: KeypointPrediction,
+        batch: dict[str, Tensor],
+        progress: float,
+        counts: Counts | None = None,
+    ) -> Terms:
+        """The losses of a batch, or with the `counts` of the whole batch what this part contributes to them."""
         config, pose = self.config, Pose(batch["R"], batch["t"])
         full_from_crop, K = batch["full_from_crop"], batch["K"]
-        target = map_points(project_points(self.keypoints, K, pose), invert_affine(full_from_crop))
+        counts = self.counts(batch) if counts is None else counts
         l_h = heatmap_loss(
             prediction.logits,
-            target,
+            self._targets(batch),
             stride=prediction.stride,
             sigma=config.sigma,
             coordinate=config.coordinate,
             points2d=prediction.points2d,
+            count=counts.keypoints,
         )
         beta = self.beta(progress)
         if beta == 0:
@@ -118,9 +155,10 @@ class Objective:
             reprojection=config.reprojection,
             distance=config.distance,
             robust=config.robust or None,
+            count=counts.items,
         ).to(l_h.dtype)
         total = beta * l_p if config.loss == "pose" else mixture(l_h, l_p, beta)
-        failed = (~solution.ok).double().mean()
+        failed = (~solution.ok).double().sum() / counts.items
         return Terms(total, l_h, l_p, beta, failed, prediction)
 
 

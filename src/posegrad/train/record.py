@@ -4,105 +4,133 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
+import os
+import sys
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from posegrad.nn import KeypointPoseNet
+from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
-from posegrad.train.objective import Terms
+from posegrad.train.files import check_writable, plain, writable, write_bytes
 
-__all__ = ["Recorder", "check_writable", "read_run", "write_json"]
+__all__ = ["Recorder", "read_run", "write_model"]
 
-
-def check_writable(folder: Path) -> None:
-    """Create a run folder and try it, leaving what is in it as it is.
-
-    Raises:
-        RunError: it cannot be created or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> RunError:
-    return RunError(f"--out: cannot write to {folder} ({error.strerror}); choose another folder")
+_OF_EARLIER_RUNS = (
+    CHECKPOINT,  # first: without it and without metrics.json a run begins at its beginning
+    "metrics.json",
+    "evaluation.json",
+    "model.safetensors",
+    "keypoints.json",
+    "curves.png",
+)
 
 
 class Recorder:
-    """Writes a run folder, in place of what an earlier run left there: made once everything else is known to work.
+    """Writes a run folder: made once everything else is known to work.
+
+    Args:
+        folder: the run folder; what an earlier run left there is replaced.
+        config: settings.
+        counters: of a checkpoint, to go on there: the log is cut to its length then, TensorBoard's rewritten.
+        writes: False in all processes but the first, which only count.
 
     Raises:
-        RunError: the folder cannot be created or written.
+        RunError: the folder cannot be created or written; the log is shorter than the checkpoint says.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
-        self.folder = folder
-        check_writable(folder)
-        try:
-            for stale in (
-                "metrics.json",
-                "evaluation.json",
-                "model.safetensors",
-                "keypoints.json",
-                "curves.png",
-            ):
-                (folder / stale).unlink(missing_ok=True)
-            (folder / "config.json").write_text(config.to_json() + "\n")
-            self._log = (folder / "log.jsonl").open("w", buffering=1)
-        except OSError as error:
-            raise _unwritable(folder, error) from error
+    def __init__(
+        self, folder: Path, config: TrainConfig, counters: Counters | None = None, *, writes: bool = True
+    ) -> None:
+        self.folder, self.writes = folder, writes
+        self.counters = Counters() if counters is None else counters
         self._board: SummaryWriter | None = None
-        self._failed, self._solved = 0.0, 0
+        self._log: FileIO | None = None
+        self._unlogged_left_out: list[str] = []
+        if writes:
+            self._open(config, counters)
+
+    def _open(self, config: TrainConfig, counters: Counters | None) -> None:
+        folder = self.folder
+        check_writable(folder)
+        log = folder / "log.jsonl"
+        with writable(log):
+            if counters is None:
+                for stale in _OF_EARLIER_RUNS:
+                    (folder / stale).unlink(missing_ok=True)
+                write_bytes(folder / "config.json", (config.to_json() + "\n").encode())
+                log.write_bytes(b"")
+            elif not log.is_file() or log.stat().st_size < counters.log_bytes:
+                raise RunError(f"{log} is shorter than when {CHECKPOINT} was written: put a good copy there")
+            self._log = log.open("r+b", buffering=0)
+            self._log.truncate(self.counters.log_bytes)
+            self._log.seek(0, os.SEEK_END)
+        for line in self.lines() if counters is not None else ():
+            self._add_scalars(line)
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         if self._board is not None:
-            self._board.close()
+            with writable(self.folder / "events.out.tfevents.*"):
+                self._board.close()
 
-    def count(self, terms: Terms) -> None:
-        """Every step: count the failed items, of which `log` writes the share since its last line."""
-        if terms.failed is not None:
-            self._failed += float(terms.failed)
-            self._solved += 1
+    def count(self, values: dict[str, float]) -> None:
+        """Every step: count the failed items."""
+        if "failed" in values:
+            counters = self.counters
+            counters.pose_steps, counters.failed = counters.pose_steps + 1, counters.failed + values["failed"]
+            counters.unlogged_steps += 1
+            counters.unlogged_failed += values["failed"]
+
+    def left_out(self, lines: list[str]) -> None:
+        """Images that could not be read: each is told once, and in the next line of the log."""
+        for line in lines:
+            if line not in self.counters.left_out:
+                self.counters.left_out.append(line)
+                self._unlogged_left_out.append(line)
+                if self.writes:
+                    tqdm.write(f"posegrad: left out: {line}", file=sys.stderr)
 
     def log(
-        self, step: int, progress: float, lr: float, weight_norm: float, terms: Terms, norms: dict[str, float]
+        self, progress: float, lr: float, beta: float, weight_norm: float, values: dict[str, float]
     ) -> str:
-        """Append one step to log.jsonl and TensorBoard; returns a short line for the progress bar."""
+        """Append the last step to log.jsonl and TensorBoard.
+
+        Args:
+            progress, lr, beta, weight_norm: at that step.
+            values: losses by name, and squared norms of gradients, whose names start with `grad_`.
+
+        Returns:
+            A short line for the progress bar.
+        """
+        c = self.counters
+        losses = {name: value for name, value in values.items() if not name.startswith("grad_")}
         entry: dict[str, Any] = {
-            "step": step,
+            "step": c.step,
             "progress": round(progress, 6),
             "lr": lr,
-            "loss": float(terms.total.detach()),
-            "l_h": float(terms.heatmap.detach()),
-            "l_p": None if terms.pose is None else float(terms.pose.detach()),
-            "beta": terms.beta,
-            "failed": self._failed / self._solved if self._solved else None,
-            "grad_weights": weight_norm,
-            **norms,
+            "l_p": None,
+            **losses,
         }
-        self._failed, self._solved = 0.0, 0
-        self._log.write(json.dumps(_plain(entry)) + "\n")
-        if self._board is None:
-            for old in self.folder.glob("events.out.tfevents.*"):
-                old.unlink()
-            self._board = SummaryWriter(str(self.folder))
-        for name, value in entry.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(name, value, step)
+        entry |= {"beta": beta, "failed": c.unlogged_failed / c.unlogged_steps if c.unlogged_steps else None}
+        entry["grad_weights"] = weight_norm
+        entry |= {name: math.sqrt(values[name]) for name in values if name.startswith("grad_")}
+        if self._unlogged_left_out:
+            entry["left_out"] = self._unlogged_left_out
+        self._unlogged_left_out = []
+        c.unlogged_failed, c.unlogged_steps = 0.0, 0
+        self._append(entry)
         parts = [f"l_h {entry['l_h']:.3f}"]
         if entry["l_p"] is not None:
             parts.append(f"l_p {entry['l_p']:.5f}")
@@ -110,27 +138,40 @@ class Recorder:
             parts.append(f"failed {entry['failed']:.1%}")
         return " ".join(parts)
 
-    def model(self, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
-        """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
-        state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-        save_file(state, self.folder / "model.safetensors")
-        (self.folder / "keypoints.json").write_text(json.dumps(np.asarray(keypoints).tolist()) + "\n")
+    def _append(self, entry: dict[str, Any]) -> None:
+        if self._log is not None:
+            with writable(self.folder / "log.jsonl"):
+                self._log.write((json.dumps(plain(entry)) + "\n").encode())
+            self._add_scalars(entry)
+
+    def _add_scalars(self, entry: dict[str, Any]) -> None:
+        with writable(self.folder / "events.out.tfevents.*"):
+            if self._board is None:
+                for old in self.folder.glob("events.out.tfevents.*"):
+                    old.unlink()
+                self._board = SummaryWriter(str(self.folder))
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, entry["step"])
+
+    def flush(self) -> None:
+        """Bring the log to the disk and note its length: a checkpoint must not know more than the log."""
+        if self._log is None:
+            return
+        with writable(self.folder / "log.jsonl"):
+            os.fsync(self._log.fileno())
+        self.counters.log_bytes = self._log.tell()
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl."""
-        self._log.flush()
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write indented JSON; numbers that are not finite become null, as JSON has no word for them."""
-    path.write_text(json.dumps(_plain(content), indent=2) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def write_model(folder: Path, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
+    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(state))
+    write_bytes(folder / "keypoints.json", (json.dumps(np.asarray(keypoints).tolist()) + "\n").encode())
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:

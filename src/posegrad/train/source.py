@@ -77,9 +77,9 @@ def open_source(config: DataConfig) -> Source:
                 "pass --split FILE to divide its images into train and test"
             )
     object_id = _object(train_set, config.object_id)
-    visibility = config.min_visibility
-    train = train_set.instances(object_id, image_ids=train_ids, min_visibility=visibility)
-    test = test_set.instances(object_id, image_ids=test_ids, min_visibility=visibility)
+    kept = {"min_visibility": config.min_visibility, "allow_missing": config.skip_bad}
+    train = train_set.instances(object_id, image_ids=train_ids, **kept)
+    test = test_set.instances(object_id, image_ids=test_ids, **kept)
     mesh = train_set.load_mesh(object_id)
     return Source(
         name=f"{Path(root).name}, object {object_id}",

@@ -1,0 +1,51 @@
+"""What decides the numbers of a run: a run is resumed with the settings and the crops that it began with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from posegrad.data import Instance
+from posegrad.train.config import TrainConfig
+
+__all__ = ["contradiction", "crops_hash", "settings_hash"]
+
+# Where the files are, and how fast a run is.
+_FREE = {"root", "split", "cache", "weights", "out", "workers", "threads", "pictures", "checkpoint_minutes"}
+_OPTIONS = {"object_id": "object"}
+
+
+def _decisive(config: TrainConfig) -> Iterator[tuple[str, str, Any]]:
+    for section, entries in dataclasses.asdict(config).items():
+        for key, value in entries.items():
+            if key not in _FREE:
+                yield section, key, value
+
+
+def settings_hash(config: TrainConfig) -> str:
+    """Hash of the settings that decide the numbers of a run."""
+    return hashlib.sha256(json.dumps(list(_decisive(config)), default=str).encode()).hexdigest()
+
+
+def contradiction(config: TrainConfig, stored: TrainConfig) -> str | None:
+    """The first option that decides the numbers and differs, with both values; None: none does."""
+    for (_, key, mine), (_, _, theirs) in zip(_decisive(config), _decisive(stored), strict=True):
+        if mine != theirs:
+            option = _OPTIONS.get(key, key).replace("_", "-")
+            return f"--{option}: got {mine}, but the run to resume has {theirs}"
+    return None
+
+
+def crops_hash(instances: Sequence[Instance]) -> str:
+    """Hash of which crops are trained on and of their annotations, wherever the images lie."""
+    digest = hashlib.sha256()
+    for item in instances:
+        digest.update(np.array([item.scene_id, item.image_id, item.object_id], dtype=np.int64).tobytes())
+        for values in (item.K, item.R, item.t, item.bbox):
+            digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    return digest.hexdigest()
