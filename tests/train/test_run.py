@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
 from posegrad.train.build import build_network
-from posegrad.train.config import EvalConfig
 from posegrad.train.files import write_json
+from posegrad.train.use_config import EvalConfig
 
 
 def read_log(config: TrainConfig) -> list[dict]:

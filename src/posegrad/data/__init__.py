@@ -8,10 +8,11 @@ from posegrad.data.bop import BopDataset, Instance
 from posegrad.data.bop_writer import Annotation, BopWriter
 from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.crops import CropDataset
+from posegrad.data.detections import Detection, best_detections, read_detections
 from posegrad.data.errors import DatasetError, DatasetFileError
 from posegrad.data.image import encode_image, load_image
 from posegrad.data.json_files import read_split
-from posegrad.data.keypoints import farthest_point_keypoints
+from posegrad.data.keypoints import box_keypoints, farthest_point_keypoints, read_keypoints
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 from posegrad.data.novel_views import NovelViews
 from posegrad.data.procedural import procedural_object
@@ -28,10 +29,13 @@ __all__ = [
     "CropDataset",
     "DatasetError",
     "DatasetFileError",
+    "Detection",
     "Instance",
     "Mesh",
     "NovelViews",
     "RenderConfig",
+    "best_detections",
+    "box_keypoints",
     "crop_affine",
     "encode_image",
     "extract_crop",
@@ -40,6 +44,8 @@ __all__ = [
     "load_mesh",
     "mesh_diameter",
     "procedural_object",
+    "read_detections",
+    "read_keypoints",
     "read_split",
     "render_dataset",
     "symmetry_transforms",

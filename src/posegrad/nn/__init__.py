@@ -4,6 +4,7 @@ from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weight
 from posegrad.nn.heatmaps import (
     crop_from_cell,
     gaussian_heatmap,
+    heatmap_moments,
     heatmap_spread,
     map_points,
     soft_argmax,
@@ -33,6 +34,7 @@ __all__ = [
     "crop_from_cell",
     "gaussian_heatmap",
     "heatmap_loss",
+    "heatmap_moments",
     "heatmap_spread",
     "inside_crop",
     "load_backbone_weights",

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = [
     "crop_from_cell",
     "gaussian_heatmap",
+    "heatmap_moments",
     "heatmap_spread",
     "map_points",
     "soft_argmax",
@@ -114,6 +115,28 @@ def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
 
     both = [variance(probabilities.sum(-2), columns), variance(probabilities.sum(-1), rows)]
     return torch.stack(both, -1).sqrt() * stride
+
+
+def heatmap_moments(probabilities: Tensor, stride: float) -> Tensor:
+    """Covariance of each heatmap about its mean, crop pixels squared, (..., h, w) -> (..., 2, 2).
+
+    The variance of a single cell, `stride^2 / 12`, is included, so that the result is positive definite.
+
+    >>> p = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    >>> heatmap_moments(p, stride=1)
+    tensor([[0.3333, 0.2500],
+            [0.2500, 0.3333]])
+    """
+    columns, rows = _axes(probabilities)
+    u, v = probabilities.sum(-2), probabilities.sum(-1)
+    along_u = columns - (u * columns).sum(-1, keepdim=True)
+    along_v = rows - (v * rows).sum(-1, keepdim=True)
+    mixed = ((probabilities @ along_u[..., None])[..., 0] * along_v).sum(-1)
+    xx, yy = (
+        (u * along_u.square()).sum(-1) + 1 / 12,
+        (v * along_v.square()).sum(-1) + 1 / 12,
+    )
+    return torch.stack([xx, mixed, mixed, yy], -1).unflatten(-1, (2, 2)) * stride**2
 
 
 def gaussian_heatmap(points: Tensor, size: tuple[int, int], stride: float, sigma: float) -> Tensor:

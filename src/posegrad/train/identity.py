@@ -17,7 +17,7 @@ __all__ = ["contradiction", "crops_hash", "settings_hash"]
 
 # Where the files are, and how fast a run is.
 _FREE = {"root", "split", "cache", "weights", "out", "workers", "threads", "pictures", "checkpoint_minutes"}
-_OPTIONS = {"object_id": "object"}
+_OPTIONS = {"objects": "object"}
 
 
 def _decisive(config: TrainConfig) -> Iterator[tuple[str, str, Any]]:

@@ -20,6 +20,7 @@ from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.feed import Feed, Share, choose_workers
 from posegrad.train.identity import crops_hash, settings_hash
+from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Counts, Objective
 from posegrad.train.optimizer import make_optimizer
 from posegrad.train.parallel import Processes
@@ -143,7 +144,7 @@ class _Loop:
             world=processes.count,
         )
         processes.check_share(self.batches.batch_size, options.accumulate)
-        self.objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+        self.objective = Objective(config.loss, net, KeypointTable(source.keypoints, device))
         self.workers = choose_workers(config.data, device, processes.count)
         self.feed = Feed(
             crops, self.batches, workers=self.workers, device=device, skip_bad=config.data.skip_bad
@@ -193,7 +194,7 @@ class _Loop:
         values: dict[str, float] = {}
         for part in batch.share.parts(config.optimizer.accumulate):
             with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-                seen = self.net(part["image"])
+                seen = self.objective.see(part)
             terms = self.objective(seen, part, batch.progress, batch.counts)
             for name, value in (terms.values() | (terms.squared_gradients() if logged else {})).items():
                 values[name] = values.get(name, 0.0) + value

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _OF_EARLIER_RUNS = (
     "evaluation.json",
     "model.safetensors",
     "keypoints.json",
+    "poses.csv",
     "curves.png",
 )
 
@@ -165,15 +167,16 @@ class Recorder:
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
 
-def write_model(folder: Path, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
-    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
+def write_model(folder: Path, net: KeypointPoseNet, keypoints: Mapping[int, np.ndarray]) -> None:
+    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm) by object id."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(state))
-    write_bytes(folder / "keypoints.json", (json.dumps(np.asarray(keypoints).tolist()) + "\n").encode())
+    content = {str(object_id): points.tolist() for object_id, points in sorted(keypoints.items())}
+    write_bytes(folder / "keypoints.json", (json.dumps(content) + "\n").encode())
 
 
-def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:
-    """Settings, weights and keypoints (N, 3) mm of a finished run.
+def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.ndarray]]:
+    """Settings, weights and keypoints (N, 3) mm by object id, ascending, of a finished run.
 
     Raises:
         RunError: the folder is not one, or the run did not finish.
@@ -186,7 +189,10 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:
     try:
         config = TrainConfig.from_json((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")
-        keypoints = np.array(json.loads((folder / "keypoints.json").read_text()), dtype=np.float64)
+        content = json.loads((folder / "keypoints.json").read_text())
+        keypoints = {int(key): np.array(content[key], dtype=np.float64) for key in sorted(content, key=int)}
+        if len({points.shape for points in keypoints.values()}) != 1:
+            raise RunError(f"{folder / 'keypoints.json'} is damaged: put a good copy there")
     except RunError:
         raise
     except Exception as error:
