@@ -5,6 +5,13 @@ Needs the extra: `pip install posegrad[train]`. Lengths are millimetres, intrins
 
 from posegrad.data.augment import Augmentation
 from posegrad.data.bop import BopDataset, Instance
+from posegrad.data.bop_results import (
+    PoseEstimate,
+    PoseTarget,
+    read_bop_results,
+    read_bop_targets,
+    write_bop_results,
+)
 from posegrad.data.bop_writer import Annotation, BopWriter
 from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.crops import CropDataset
@@ -33,6 +40,8 @@ __all__ = [
     "Instance",
     "Mesh",
     "NovelViews",
+    "PoseEstimate",
+    "PoseTarget",
     "RenderConfig",
     "best_detections",
     "box_keypoints",
@@ -44,6 +53,8 @@ __all__ = [
     "load_mesh",
     "mesh_diameter",
     "procedural_object",
+    "read_bop_results",
+    "read_bop_targets",
     "read_detections",
     "read_keypoints",
     "read_split",
@@ -51,4 +62,5 @@ __all__ = [
     "symmetry_transforms",
     "texture_mesh",
     "toy_dataset",
+    "write_bop_results",
 ]

@@ -60,7 +60,7 @@ def _build_network(
             num_objects=num_objects,
             image_size=config.data.image_size,
             width=config.model.width,
-            confidence=config.model.confidence,
+            weighting=config.model.weighting,
             sharpness=config.model.sharpness,
             pnp=pnp_layer(config.loss),
         )

@@ -118,8 +118,9 @@ class ModelConfig:
     nothing; or with the statistics of loaded --weights."""
     width: int = 64
     """Channels of the feature pyramid."""
-    confidence: bool = True
-    """Weight the keypoints in PnP; the weights are learned from the pose loss."""
+    weighting: Literal["learned", "uniform", "moments"] = "learned"
+    """Weights of the keypoints in PnP: learned from the pose loss; all equal; or 2 x 2 matrices, the inverses of the
+    heatmaps' second moments, which the pose loss shapes as well."""
     sharpness: float = 2.0
     """Keypoints are decoded from softmax(sharpness logits); 1: plain DSNT, whose keypoints shrink to the centre."""
 
