@@ -158,6 +158,7 @@ class _Loop:
         )
         done.steps = self.schedule.steps
         self.saved = time.perf_counter()
+        self.saved_step = -1 if checkpoint is None else done.step
         net.train()
 
     def next(self, signals: StopSignals) -> _Batch | None:
@@ -235,12 +236,13 @@ class _Loop:
             self.recorder.flush()
             counters = self.recorder.counters
             write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
-        self.saved = time.perf_counter()
+        self.saved, self.saved_step = time.perf_counter(), self.recorder.counters.step
 
     def outcome(self) -> Trained:
         """What came out, with a last checkpoint: evaluation and pictures can be done again from there."""
         done = self.recorder.counters
-        self.save()
+        if self.saved_step != done.step:
+            self.save()
         return Trained(
             steps=done.step,
             pose_share=done.pose_steps / done.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from posegrad.train.board import Board
 from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
@@ -53,7 +54,7 @@ class Recorder:
     ) -> None:
         self.folder, self.writes = folder, writes
         self.counters = Counters() if counters is None else counters
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
         self._log: FileIO | None = None
         self._unlogged_left_out: list[str] = []
         if writes:
@@ -74,6 +75,7 @@ class Recorder:
             self._log = log.open("r+b", buffering=0)
             self._log.truncate(self.counters.log_bytes)
             self._log.seek(0, os.SEEK_END)
+            self._board = Board(folder)
         for line in self.lines() if counters is not None else ():
             self._add_scalars(line)
 
@@ -84,7 +86,7 @@ class Recorder:
         if self._log is not None:
             self._log.close()
         if self._board is not None:
-            with writable(self.folder / "events.out.tfevents.*"):
+            with contextlib.suppress(OSError):  # of a full disk, told before
                 self._board.close()
 
     def count(self, values: dict[str, float]) -> None:
@@ -148,14 +150,10 @@ class Recorder:
             self._add_scalars(entry)
 
     def _add_scalars(self, entry: dict[str, Any]) -> None:
-        with writable(self.folder / "events.out.tfevents.*"):
-            if self._board is None:
-                for old in self.folder.glob("events.out.tfevents.*"):
-                    old.unlink()
-                self._board = SummaryWriter(str(self.folder))
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, entry["step"])
+        if self._board is not None:
+            with writable(self._board.path):
+                numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+                self._board.add(entry["step"], {n: value for n, value in numbers.items() if n != "step"})
 
     def flush(self) -> None:
         """Bring the log to the disk and note its length: a checkpoint must not know more than the log."""
@@ -184,6 +182,8 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.nd
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
+    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+        raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")

@@ -20,7 +20,7 @@ from posegrad.train.detected import predict_detected
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
 from posegrad.train.feed import readable
-from posegrad.train.files import check_writable, hold, write_json
+from posegrad.train.files import check_writable, hold, writable, write_json
 from posegrad.train.loop import Trained, fit
 from posegrad.train.parallel import Processes
 from posegrad.train.pictures import draw_curves, draw_poses
@@ -117,7 +117,8 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
             return Report({}, "")
         try:
             report, summary = _evaluate(config, net, source, trained, folder)
-            draw_curves(recorder.lines(), folder / "curves.png")
+            with writable(folder / "curves.png"):
+                draw_curves(recorder.lines(), folder / "curves.png")
             summary["seconds"] = time.perf_counter() - begin + before
             write_json(folder / "metrics.json", summary)
         except KeyboardInterrupt as interrupt:
@@ -150,7 +151,8 @@ def _evaluate(
     found = predictor.on(source.test)
     report = Report.of(compare(source, found))
     write_poses(folder / "poses.csv", pose_lines(source.test, found))
-    draw_poses(source, found, folder / "pictures", config.run.pictures)
+    with writable(folder / "pictures"):
+        draw_poses(source, found, folder / "pictures", config.run.pictures)
     summary: dict[str, Any] = {
         "dataset": source.name,
         "loss": config.loss.loss,
