@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def read_bop_targets(path: str | Path) -> list[PoseTarget]:
     path, names = Path(path), ("scene_id", "im_id", "obj_id", "inst_count")
     content, found = read_json(path), []
     for number, entry in enumerate(content if isinstance(content, list) else [content]):
-        values = [entry.get(name) if isinstance(entry, dict) else None for name in names]
+        values: list[Any] = [entry.get(name) if isinstance(entry, dict) else None for name in names]
         if not all(type(value) is int and value >= 0 for value in values):
             raise DatasetError(
                 f"{path}, entry {number}: expected integers {', '.join(names)}, got {str(entry)[:80]}."

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from posegrad.data import (
     BopDataset,
@@ -114,7 +114,7 @@ def bop_scores(
         tallies[object_id] = _tally(dataset, object_id, own, estimates, scale)
     counts = {object_id: count for object_id, (count, _) in tallies.items()}
     scores: dict[int | None, Scores] = {i: _scores(counts[i], found) for i, (_, found) in tallies.items()}
-    together = {name: sum(found[name] for _, found in tallies.values()) for name in _THRESHOLDS}
+    together = {name: np.sum([found[name] for _, found in tallies.values()], 0) for name in _THRESHOLDS}
     scores[None] = _scores(sum(counts.values()), together)
     return scores
 
@@ -206,7 +206,7 @@ def _errors(
 
 def _adds(pose: Pose, true: Pose, vertices: np.ndarray) -> np.ndarray:
     """ADD-S of many poses of a mesh: one tree of its vertices, in which the true points are looked up."""
-    tree = cKDTree(vertices)
+    tree = KDTree(vertices)
     moved = (pose.inverse() @ true).act(torch.from_numpy(vertices)).numpy()
     return np.stack([tree.query(points)[0].mean() for points in moved])
 
