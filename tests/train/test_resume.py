@@ -21,11 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from posegrad import cli
 from posegrad.train import RunError, TrainConfig, evaluate, files, train
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
-from posegrad.train.config import EvalConfig
 from posegrad.train.errors import Stopped
 from posegrad.train.files import hold, write_bytes
 from posegrad.train.record import Recorder
 from posegrad.train.resume import stored_config
+from posegrad.train.use_config import EvalConfig
 
 
 @pytest.fixture
