@@ -6,6 +6,7 @@ Needs the extra: `pip install posegrad[train]`. Lengths are millimetres, intrins
 from posegrad.data.augment import Augmentation
 from posegrad.data.bop import BopDataset, Instance
 from posegrad.data.bop_writer import Annotation, BopWriter
+from posegrad.data.check import check_dataset
 from posegrad.data.cropping import crop_affine, extract_crop
 from posegrad.data.crops import CropDataset
 from posegrad.data.errors import DatasetError, DatasetFileError
@@ -13,9 +14,11 @@ from posegrad.data.image import encode_image, load_image
 from posegrad.data.json_files import read_split
 from posegrad.data.keypoints import farthest_point_keypoints
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
+from posegrad.data.mesh_import import import_mesh
 from posegrad.data.novel_views import NovelViews
 from posegrad.data.procedural import procedural_object
-from posegrad.data.render_config import RenderConfig
+from posegrad.data.render_config import FrameConfig, RenderConfig
+from posegrad.data.render_objects import render_objects
 from posegrad.data.symmetry import symmetry_transforms
 from posegrad.data.texturing import texture_mesh
 from posegrad.data.toy import render_dataset, toy_dataset
@@ -28,20 +31,24 @@ __all__ = [
     "CropDataset",
     "DatasetError",
     "DatasetFileError",
+    "FrameConfig",
     "Instance",
     "Mesh",
     "NovelViews",
     "RenderConfig",
+    "check_dataset",
     "crop_affine",
     "encode_image",
     "extract_crop",
     "farthest_point_keypoints",
+    "import_mesh",
     "load_image",
     "load_mesh",
     "mesh_diameter",
     "procedural_object",
     "read_split",
     "render_dataset",
+    "render_objects",
     "symmetry_transforms",
     "texture_mesh",
     "toy_dataset",

@@ -51,7 +51,7 @@ def import_mesh(
     ...     path = Path(folder) / "part.ply"
     ...     mesh = Mesh(0.1 * np.eye(4, 3), np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]]))
     ...     _ = path.write_bytes(encode_ply(mesh))
-    ...     import_mesh(path, "m").vertices.max()
+    ...     float(import_mesh(path, "m").vertices.max())
     100.0
     """
     note = note or (lambda sentence: None)
