@@ -19,6 +19,7 @@ import torch
 from posegrad.train import DataConfig, TrainConfig, open_source
 from posegrad.train.build import build_network, convolution_precision, training_crops
 from posegrad.train.feed import Feed
+from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Objective
 from posegrad.train.optimizer import make_optimizer
 from posegrad.train.sampler import Batches
@@ -40,7 +41,7 @@ class Cell:
         )
         self.net = build_network(config).train()
         self.optimizer = make_optimizer(self.net, config.optimizer)
-        self.objective = Objective(config.loss, self.net, torch.from_numpy(source.keypoints))
+        self.objective = Objective(config.loss, self.net, KeypointTable(source.keypoints))
         self.precision = convolution_precision(config.run, CPU)
         self.batch = self.new_feed().next().crops if learns else {}
         self.rates: list[float] = []
@@ -48,7 +49,7 @@ class Cell:
 
     def step(self, batch: dict[str, torch.Tensor]) -> None:
         with torch.autocast("cpu", self.precision, enabled=self.precision != torch.float32):
-            seen = self.net(batch["image"])
+            seen = self.objective.see(batch)
         self.optimizer.zero_grad()
         self.objective(seen, batch, 1.0).total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -79,8 +80,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="of each round")
     options = parser.parse_args()
+    objects = None if options.object is None else (options.object,)
     data = DataConfig(
-        root=options.data, object_id=options.object, split=options.split, novel_views=options.novel_views
+        root=options.data, objects=objects, split=options.split, novel_views=options.novel_views
     )
     config = replace(TrainConfig(), data=data)
     cells = [Cell(config, 1, workers, loads=True, learns=False) for workers in (0, 1, 2)]

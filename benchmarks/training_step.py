@@ -24,6 +24,7 @@ from posegrad.nn import KeypointPoseNet, heatmap_loss
 from posegrad.testing import random_scene
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.config import TrainConfig
+from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Objective, pnp_layer
 from posegrad.train.optimizer import make_optimizer
 from speed_timing import CLOCKS, Run
@@ -94,7 +95,8 @@ def pnp_share(
     in_crop = (target - affine[:, None, :, 2]) / scale[:, None, None]
     image = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     given = {"image": image, "R": pose.R, "t": pose.t, "K": scene.K, "full_from_crop": affine}
-    objective = Objective(config.loss, net, keypoints)
+    given["object_id"] = torch.ones(batch, dtype=torch.int64)
+    objective = Objective(config.loss, net, KeypointTable({1: keypoints.numpy()}))
     precision = convolution_precision(config.run, torch.device("cpu"))
     seconds = []
     for _ in range(steps + 2):

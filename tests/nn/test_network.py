@@ -29,8 +29,8 @@ def test_shapes_and_ranges(net: KeypointPoseNet) -> None:
     torch.testing.assert_close(seen.weights, expected / expected.mean(-1, keepdim=True))
 
 
-def test_without_confidence_all_weights_are_one() -> None:
-    plain = KeypointPoseNet(8, "test_resnet", image_size=64, width=16, confidence=False)
+def test_uniform_weights_are_one() -> None:
+    plain = KeypointPoseNet(8, "test_resnet", image_size=64, width=16, weighting="uniform")
     assert torch.equal(plain(torch.rand(2, 3, 64, 64)).weights, torch.ones(2, 8))
 
 
@@ -140,3 +140,10 @@ def test_bad_settings(options: dict, message: str) -> None:
 def test_bad_images(net: KeypointPoseNet, image: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         net(image)
+
+
+def test_an_unknown_weighting_is_named() -> None:
+    with pytest.raises(
+        ValueError, match="weighting: got 'spread', expected one of learned, uniform, moments"
+    ):
+        KeypointPoseNet(8, "test_resnet", image_size=64, width=16, weighting="spread")  # pyright: ignore

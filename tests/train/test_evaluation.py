@@ -5,7 +5,7 @@ import torch
 from posegrad.nn import KeypointPoseNet, KeypointPrediction
 from posegrad.pose import Pose
 from posegrad.projection import project_points
-from posegrad.train import DataConfig, Source, mean_pose, measure, open_source, predict, table
+from posegrad.train import DataConfig, PosePredictor, Source, mean_pose, measure, open_source, table
 from posegrad.train.evaluation import intrinsics, true_poses
 from posegrad.train.objective import invert_affine
 
@@ -20,7 +20,7 @@ def everything(source: Source) -> torch.Tensor:
 
 
 def test_ground_truth_scores_100_percent(source: Source) -> None:
-    metrics = measure(true_poses(source.test), everything(source), source, source.test)
+    metrics = measure(true_poses(source.test), everything(source), source.objects[1], source.test)
     assert (metrics["add_01d"], metrics["projection_5px"], metrics["cm5_deg5"]) == (100, 100, 100)
     assert metrics["failed"] == 0
     assert metrics["median_rotation_deg"] < 1e-6
@@ -30,21 +30,21 @@ def test_ground_truth_scores_100_percent(source: Source) -> None:
 def test_add_turns_at_a_tenth_of_the_diameter(source: Source) -> None:
     true = true_poses(source.test)
     for share, expected in ((0.099, 100), (0.101, 0)):
-        shift = torch.tensor([0, 0, share * source.diameter])
-        metrics = measure(Pose(true.R, true.t + shift), everything(source), source, source.test)
+        shift = torch.tensor([0, 0, share * source.objects[1].diameter])
+        metrics = measure(Pose(true.R, true.t + shift), everything(source), source.objects[1], source.test)
         assert metrics["add_01d"] == expected
-        assert metrics["median_translation_mm"] == pytest.approx(share * source.diameter)
+        assert metrics["median_translation_mm"] == pytest.approx(share * source.objects[1].diameter)
 
 
 def test_failed_items_count_as_wrong(source: Source) -> None:
     ok = everything(source)
     ok[: len(ok) // 4] = False
-    metrics = measure(true_poses(source.test), ok, source, source.test)
+    metrics = measure(true_poses(source.test), ok, source.objects[1], source.test)
     assert (metrics["add_01d"], metrics["failed"]) == (75, 25)
 
 
 def test_mean_pose_points_at_the_box(source: Source) -> None:
-    baseline = mean_pose(source.train, source.test, source.diameter)
+    baseline = mean_pose(source.train, source.test, source.objects[1].diameter)
     R = baseline.R.numpy()
     np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.broadcast_to(np.eye(3), R.shape), atol=1e-12)
     assert np.linalg.det(R[0]) == pytest.approx(1)
@@ -60,11 +60,11 @@ class Oracle(KeypointPoseNet):
     """Answers with the true keypoints: all that is left are the maps between crop, image and camera."""
 
     def __init__(self, source: Source) -> None:
-        super().__init__(len(source.keypoints), "test_efficientnet", image_size=64, width=8)
+        super().__init__(len(source.keypoints[1]), "test_efficientnet", image_size=64, width=8)
         self.source = source
         self.place = 0
 
-    def forward(self, image: torch.Tensor) -> KeypointPrediction:
+    def forward(self, image: torch.Tensor, objects: torch.Tensor | None = None) -> KeypointPrediction:
         from posegrad.data import CropDataset
 
         crops = CropDataset(self.source.test, size=64, padding=1.3)
@@ -74,7 +74,7 @@ class Oracle(KeypointPoseNet):
             assert torch.equal(row["image"], seen)
         affine = torch.stack([row["full_from_crop"] for row in rows])
         pose = Pose(torch.stack([row["R"] for row in rows]), torch.stack([row["t"] for row in rows]))
-        full = project_points(torch.from_numpy(self.source.keypoints), rows[0]["K"], pose)
+        full = project_points(torch.from_numpy(self.source.keypoints[1]), rows[0]["K"], pose)
         back = invert_affine(affine)
         points = full @ back[..., :2].mT + back[:, None, :, 2]
         ones = torch.ones(points.shape[:2])
@@ -84,13 +84,13 @@ class Oracle(KeypointPoseNet):
 def test_an_oracle_scores_100_percent_through_crops_and_pnp(source: Source) -> None:
     oracle = Oracle(source)
     oracle.train()
-    found = predict(oracle, source.test, source.keypoints, padding=1.3, batch_size=3)
+    found = PosePredictor(oracle, source.keypoints, padding=1.3).on(source.test, batch_size=3)
     assert oracle.training
     assert found.ok.all()
     true = true_poses(source.test)
     torch.testing.assert_close(found.pose.R, true.R, atol=1e-7, rtol=0)
     torch.testing.assert_close(found.pose.t, true.t, atol=1e-4, rtol=0)
-    assert measure(found.pose, found.ok, source, source.test)["add_01d"] == 100
+    assert measure(found.pose, found.ok, source.objects[1], source.test)["add_01d"] == 100
 
 
 def test_table_is_aligned() -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
 from posegrad.train.build import build_network
-from posegrad.train.config import EvalConfig
 from posegrad.train.files import write_json
+from posegrad.train.use_config import EvalConfig
 
 
 def read_log(config: TrainConfig) -> list[dict]:
@@ -134,6 +134,12 @@ def test_the_clock_ends_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPat
     progress = [line["progress"] for line in log]
     assert progress == sorted(progress)
     assert log[-1]["lr"] < log[len(log) // 2]["lr"]
+
+
+def test_a_run_has_a_step_whatever_the_clock_says(config: TrainConfig) -> None:
+    options = replace(config.optimizer, max_minutes=1e-9)
+    train(replace(config, optimizer=options, run=replace(config.run, pictures=0)))
+    assert len(read_log(config)) == 1
 
 
 def test_settings_survive_json(config: TrainConfig) -> None:

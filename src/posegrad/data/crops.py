@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ class CropDataset(Dataset):
     """Crops around the visible box of each instance; items are dicts of tensors.
 
     An item has `image (3, S, S) uint8 RGB`, `full_from_crop (2, 3) float64` (crop pixel to full-image pixel,
-    integer = pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64 and `index`. The pose is that of
+    integer = pixel centre), `K (3, 3)`, `R (3, 3)`, `t (3,) mm` float64, `index` and `object_id`. The pose is that of
     the full image, whatever the crop's shift, scale or rotation: `full_from_crop` absorbs them. It depends
     on (seed, epoch, index) only, in any order and in any worker process.
 
@@ -28,7 +28,8 @@ class CropDataset(Dataset):
         size: pixels per side of the crop, >= 8.
         padding: side of the crop over the longer side of the box, >= 1 unless the box is to be cut.
         augmentation: random changes, or None for plain crops.
-        novel_views: draws a share of the crops from other viewpoints, their pose and box with them; or None.
+        novel_views: draws a share of the crops from other viewpoints, their pose and box with them; or None. Of several
+            objects, one for each by its id.
         seed: of the random changes.
         cache_bytes: decoded pictures are kept while they fit into this much memory (per process).
 
@@ -55,7 +56,7 @@ class CropDataset(Dataset):
         size: int = 128,
         padding: float = 1.4,
         augmentation: Augmentation | None = None,
-        novel_views: NovelViews | None = None,
+        novel_views: NovelViews | Mapping[int, NovelViews] | None = None,
         seed: int = 0,
         cache_bytes: int = 2 << 30,
     ) -> None:
@@ -64,7 +65,9 @@ class CropDataset(Dataset):
         if size < 8 or padding <= 0:
             raise ValueError(f"size, padding: expected size >= 8 and padding > 0, got {size} and {padding}.")
         self.instances, self.size, self.padding = list(instances), size, padding
-        self.augmentation, self.novel_views = augmentation, novel_views
+        if isinstance(novel_views, NovelViews):
+            novel_views = dict.fromkeys((item.object_id for item in self.instances), novel_views)
+        self.augmentation, self.novel_views = augmentation, novel_views or {}
         self.seed, self.cache_bytes = seed, cache_bytes
         # shared memory, so that set_epoch also reaches the persistent workers of a DataLoader
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -97,10 +100,10 @@ class CropDataset(Dataset):
         seen = item = self.instances[index]
         image = self._image(str(item.image_path))
         rng = np.random.default_rng([self.seed, epoch, index])
-        light = None
-        if self.novel_views is not None and rng.random() < self.novel_views.share:
-            light = self.novel_views.random_light(rng)
-            item = self.novel_views.move(seen, rng, whole=light is not None)
+        light, views = None, self.novel_views.get(seen.object_id)
+        if views is not None and rng.random() < views.share:
+            light = views.random_light(rng)
+            item = views.move(seen, rng, whole=light is not None)
         center, side, angle = (
             item.bbox[:2] + item.bbox[2:] / 2,
             self.padding * float(item.bbox[2:].max()),
@@ -109,10 +112,10 @@ class CropDataset(Dataset):
         if self.augmentation is not None:
             center, side, angle = jitter_box(center, side, self.augmentation, rng)
         full_from_crop = crop_affine(center, side, self.size, angle)
-        if item is seen or self.novel_views is None:
+        if item is seen or views is None:
             crop = extract_crop(image, full_from_crop, self.size)
         else:
-            crop = self._novel_crop(image, seen, item, full_from_crop, light, rng)
+            crop = self._novel_crop(views, image, seen, item, full_from_crop, light, rng)
         if self.augmentation is not None:
             crop = change_pixels(crop, self.augmentation, rng)
         return {
@@ -122,10 +125,12 @@ class CropDataset(Dataset):
             "R": torch.from_numpy(item.R),
             "t": torch.from_numpy(item.t),
             "index": torch.tensor(index),
+            "object_id": torch.tensor(item.object_id),
         }
 
     def _novel_crop(
         self,
+        views: NovelViews,
         image: np.ndarray,
         seen: Instance,
         item: Instance,
@@ -133,12 +138,12 @@ class CropDataset(Dataset):
         light: np.ndarray | None,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        views, background = self.novel_views, None
-        assert views is not None
+        background = None
         if rng.random() < views.swap:
             other = self.instances[int(rng.integers(len(self)))]
             side = self.padding * float(item.bbox[2:].max())
-            background = views.background(self._image(str(other.image_path)), other, side, self.size, rng)
+            eraser = self.novel_views.get(other.object_id, views)
+            background = eraser.background(self._image(str(other.image_path)), other, side, self.size, rng)
         return views.draw(image, seen, item, full_from_crop, self.size, background=background, light=light)
 
     def _image(self, path: str) -> np.ndarray:

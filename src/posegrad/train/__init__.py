@@ -2,25 +2,37 @@
 
 from posegrad.train.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from posegrad.train.errors import RunError
-from posegrad.train.evaluation import Predictions, mean_pose, measure, predict, table
+from posegrad.train.evaluation import compare, mean_pose, mean_row, measure, table
+from posegrad.train.poses import PoseLine, pose_lines, write_poses
+from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.run import evaluate, train
-from posegrad.train.source import Source, open_source
+from posegrad.train.scoring import Scores, bop_scores, score
+from posegrad.train.source import ObjectModel, Source, open_source
 
 __all__ = [
     "DataConfig",
     "LossConfig",
     "ModelConfig",
+    "ObjectModel",
     "OptimizerConfig",
+    "PoseLine",
+    "PosePredictor",
     "Predictions",
     "RunConfig",
     "RunError",
+    "Scores",
     "Source",
     "TrainConfig",
+    "bop_scores",
+    "compare",
     "evaluate",
     "mean_pose",
+    "mean_row",
     "measure",
     "open_source",
-    "predict",
+    "pose_lines",
+    "score",
     "table",
     "train",
+    "write_poses",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from posegrad.data import Augmentation, CropDataset, Instance, NovelViews, texture_mesh
+from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
 from posegrad.nn import KeypointPoseNet, load_backbone_weights, set_normalisation
 from posegrad.train.config import RunConfig, TrainConfig
 from posegrad.train.errors import RunError
@@ -27,25 +27,40 @@ def convolution_precision(config: RunConfig, device: torch.device) -> torch.dtyp
     return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
 
 
-def build_network(config: TrainConfig, *, load_weights: bool = True) -> KeypointPoseNet:
+def build_network(
+    config: TrainConfig,
+    num_objects: int = 1,
+    num_keypoints: int | None = None,
+    *,
+    load_weights: bool = True,
+) -> KeypointPoseNet:
     """The network of a configuration: random weights by its seed, those of the backbone from its file.
+
+    Args:
+        config: settings.
+        num_objects: how many the data have.
+        num_keypoints: of each; None: as many as `--keypoints` says.
+        load_weights: False: they are to come from elsewhere.
 
     Raises:
         RunError: unknown backbone, unusable weights, impossible sizes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        return _build_network(config, load_weights)
+        return _build_network(config, num_objects, num_keypoints or config.data.keypoints, load_weights)
 
 
-def _build_network(config: TrainConfig, load_weights: bool) -> KeypointPoseNet:
+def _build_network(
+    config: TrainConfig, num_objects: int, num_keypoints: int, load_weights: bool
+) -> KeypointPoseNet:
     try:
         net = KeypointPoseNet(
-            config.data.keypoints,
+            num_keypoints,
             config.model.backbone,
+            num_objects=num_objects,
             image_size=config.data.image_size,
             width=config.model.width,
-            confidence=config.model.confidence,
+            weighting=config.model.weighting,
             sharpness=config.model.sharpness,
             pnp=pnp_layer(config.loss),
         )
@@ -75,15 +90,19 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
         rotation_deg=data.rotation,
         **{name: data.augment * getattr(full, name) for name in scaled},
     )
-    novel_views = None
+    novel_views = {}
     if data.novel_views > 0:
-        novel_views = NovelViews(
-            texture_mesh(source.mesh, _photographs(source, data.skip_bad)),
-            share=data.novel_views,
-            angle_deg=data.view_angle,
-            swap=data.swap_background,
-            repaint=data.repaint,
-        )
+        photographs = readable(source.train)[0] if data.skip_bad else source.train
+        novel_views = {
+            model.id: NovelViews(
+                texture_mesh(model.mesh, [item for item in photographs if item.object_id == model.id]),
+                share=data.novel_views,
+                angle_deg=data.view_angle,
+                swap=data.swap_background,
+                repaint=data.repaint,
+            )
+            for model in source.objects.values()
+        }
     return CropDataset(
         source.train,
         size=config.data.image_size,
@@ -92,7 +111,3 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
         novel_views=novel_views,
         seed=config.run.seed,
     )
-
-
-def _photographs(source: Source, skip_bad: bool) -> list[Instance]:
-    return readable(source.train)[0] if skip_bad else source.train

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from posegrad.train.errors import RunError
+from posegrad.train.ranges import at_least, distinct, not_negative, positive, require, share
 
 __all__ = [
     "DataConfig",
-    "EvalConfig",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -27,35 +27,14 @@ __all__ = [
 ]
 
 
-def _require(option: str, value: object, condition: bool, expected: str) -> None:
-    if not condition:
-        raise RunError(f"--{option}: got {value}, expected {expected}")
-
-
-def _positive(option: str, value: float) -> None:
-    _require(option, value, 0 < value < math.inf, "a finite number > 0")
-
-
-def _not_negative(option: str, value: float) -> None:
-    _require(option, value, 0 <= value < math.inf, "a finite number >= 0")
-
-
-def _share(option: str, value: float) -> None:
-    _require(option, value, 0 <= value <= 1, "a number in [0, 1]")
-
-
-def _at_least(option: str, value: int, least: int) -> None:
-    _require(option, value, value >= least, f"at least {least}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the images come from and how they are cropped."""
 
     root: Annotated[Path | None, tyro.conf.arg(name="data")] = None
     """Dataset folder in BOP layout; None: the embedded dataset, rendered on first use."""
-    object_id: Annotated[int | None, tyro.conf.arg(name="object")] = None
-    """Object id; None: the only object of the dataset."""
+    objects: Annotated[tuple[int, ...] | None, tyro.conf.arg(name="object")] = None
+    """Object ids, such as 1 5 9, all learned by one network; None: all that are annotated in the training scenes."""
     split: Path | None = None
     """JSON file {"train": [image ids], "test": [...]}: only those frames are read, both from --train-folder;
     None: train on all of --train-folder, test on all of --test-folder."""
@@ -70,7 +49,10 @@ class DataConfig:
     padding: float = 1.3
     """Side of a crop over the longer side of the object's visible box, > 1."""
     keypoints: int = 16
-    """Keypoints, by farthest-point sampling of the mesh, >= 4."""
+    """Keypoints of each object, >= 4, with --keypoints-from farthest."""
+    keypoints_from: str = "farthest"
+    """Which points of the object: "farthest" (farthest-point sampling of the mesh), "box" (the 8 corners of its box
+    and the centre), or a JSON file: [[x, y, z], ..] or {"<object id>": [[x, y, z], ..], ..}, millimetres."""
     augment: float = 0.3
     """Strength of the random colour, blur, noise and cutout of the training crops, in [0, 1]: share of the crops
     that are changed, and by how much. Few images need more of it."""
@@ -103,22 +85,23 @@ class DataConfig:
     step; a third of the --threads with --novel-views, which cost as much as a step; up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
-        _share("min-visibility", self.min_visibility)
+        share("min-visibility", self.min_visibility)
         valid = self.image_size >= 32 and self.image_size % 32 == 0
-        _require("image-size", self.image_size, valid, "a positive multiple of 32")
-        _require("padding", self.padding, 1 < self.padding < math.inf, "a finite number > 1")
-        _at_least("keypoints", self.keypoints, 4)
-        _share("augment", self.augment)
-        _share("shift", self.shift)
-        _not_negative("scale", self.scale)
-        _require("rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
-        _share("novel-views", self.novel_views)
-        _share("swap-background", self.swap_background)
-        _share("repaint", self.repaint)
-        _require("view-angle", self.view_angle, 0 <= self.view_angle <= 90, "degrees in [0, 90]")
-        _require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
+        require("image-size", self.image_size, valid, "a positive multiple of 32")
+        require("padding", self.padding, 1 < self.padding < math.inf, "a finite number > 1")
+        at_least("keypoints", self.keypoints, 4)
+        distinct("object", self.objects)
+        share("augment", self.augment)
+        share("shift", self.shift)
+        not_negative("scale", self.scale)
+        require("rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
+        share("novel-views", self.novel_views)
+        share("swap-background", self.swap_background)
+        share("repaint", self.repaint)
+        require("view-angle", self.view_angle, 0 <= self.view_angle <= 90, "degrees in [0, 90]")
+        require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
         if self.workers is not None:
-            _at_least("workers", self.workers, 0)
+            at_least("workers", self.workers, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +118,15 @@ class ModelConfig:
     nothing; or with the statistics of loaded --weights."""
     width: int = 64
     """Channels of the feature pyramid."""
-    confidence: bool = True
-    """Weight the keypoints in PnP; the weights are learned from the pose loss."""
+    weighting: Literal["learned", "uniform", "moments"] = "learned"
+    """Weights of the keypoints in PnP: learned from the pose loss; all equal; or 2 x 2 matrices, the inverses of the
+    heatmaps' second moments, which the pose loss shapes as well."""
     sharpness: float = 2.0
     """Keypoints are decoded from softmax(sharpness logits); 1: plain DSNT, whose keypoints shrink to the centre."""
 
     def __post_init__(self) -> None:
-        _at_least("width", self.width, 1)
-        _positive("sharpness", self.sharpness)
+        at_least("width", self.width, 1)
+        positive("sharpness", self.sharpness)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,16 +157,16 @@ class LossConfig:
     """Bound on the gain of the PnP layer's gradient for near-degenerate items; 0: none."""
 
     def __post_init__(self) -> None:
-        _not_negative("beta", self.beta)
-        _not_negative("reprojection", self.reprojection)
-        _not_negative("distance", self.distance)
-        _not_negative("robust", self.robust)
-        _share("beta-start", self.beta_start)
+        not_negative("beta", self.beta)
+        not_negative("reprojection", self.reprojection)
+        not_negative("distance", self.distance)
+        not_negative("robust", self.robust)
+        share("beta-start", self.beta_start)
         ordered = self.beta_start <= self.beta_full <= 1
-        _require("beta-full", self.beta_full, ordered, f"a number from --beta-start ({self.beta_start}) to 1")
-        _positive("sigma", self.sigma)
-        _not_negative("coordinate", self.coordinate)
-        _not_negative("max-gain", self.max_gain)
+        require("beta-full", self.beta_full, ordered, f"a number from --beta-start ({self.beta_start}) to 1")
+        positive("sigma", self.sigma)
+        not_negative("coordinate", self.coordinate)
+        not_negative("max-gain", self.max_gain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,18 +198,18 @@ class OptimizerConfig:
     """Largest norm of the gradient of all weights."""
 
     def __post_init__(self) -> None:
-        _positive("epochs", self.epochs)
+        positive("epochs", self.epochs)
         if self.steps is not None:
-            _at_least("steps", self.steps, 1)
+            at_least("steps", self.steps, 1)
         if self.max_minutes is not None:
-            _positive("max-minutes", self.max_minutes)
-        _at_least("batch-size", self.batch_size, 1)
-        _at_least("accumulate", self.accumulate, 1)
-        _positive("lr", self.lr)
-        _not_negative("backbone-lr", self.backbone_lr)
-        _not_negative("weight-decay", self.weight_decay)
-        _share("warm-up", self.warm_up)
-        _positive("clip", self.clip)
+            positive("max-minutes", self.max_minutes)
+        at_least("batch-size", self.batch_size, 1)
+        at_least("accumulate", self.accumulate, 1)
+        positive("lr", self.lr)
+        not_negative("backbone-lr", self.backbone_lr)
+        not_negative("weight-decay", self.weight_decay)
+        share("warm-up", self.warm_up)
+        positive("clip", self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,29 +232,10 @@ class RunConfig:
     """Held-out crops drawn with predicted and true pose; 0: none."""
 
     def __post_init__(self) -> None:
-        _require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
-        _not_negative("checkpoint-minutes", self.checkpoint_minutes)
-        _at_least("log-every", self.log_every, 1)
-        _at_least("pictures", self.pictures, 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """A finished run, and the data to evaluate it on: by default those it was to be tested on."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished `posegrad train`."""
-    root: Annotated[Path | None, tyro.conf.arg(name="data")] = None
-    """Another dataset folder in BOP layout, in millimetres."""
-    object_id: Annotated[int | None, tyro.conf.arg(name="object")] = None
-    """Another object id."""
-    split: Path | None = None
-    """Another split file {"train": [image ids], "test": [...]}."""
-    pictures: int = 0
-    """Test crops drawn with predicted and true pose, in the run folder."""
-
-    def __post_init__(self) -> None:
-        _at_least("pictures", self.pictures, 0)
+        require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
+        not_negative("checkpoint-minutes", self.checkpoint_minutes)
+        at_least("log-every", self.log_every, 1)
+        at_least("pictures", self.pictures, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,5 +271,6 @@ class TrainConfig:
             if unknown:
                 raise RunError(f"config.json: unknown entries {sorted(unknown)} in {name!r}")
             content = {k: Path(v) if k in paths and v is not None else v for k, v in content.items()}
+            content = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
             values[name] = sections[name](**content)
         return cls(**values)

@@ -1,18 +1,15 @@
-"""Poses of a network on held-out images, their metrics, and the table beside a mean-pose baseline."""
+"""Metrics of poses on held-out images, per object and on average, and the table beside a mean-pose baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from posegrad.data import CropDataset, Instance
+from posegrad.data import Instance
 from posegrad.nn import (
-    KeypointPoseNet,
     add,
     adds,
     projection_2d,
@@ -22,29 +19,27 @@ from posegrad.nn import (
     translation_error,
 )
 from posegrad.pose import Pose
-from posegrad.train.source import Source
+from posegrad.train.predictor import UNDETECTED, Predictions
+from posegrad.train.source import ObjectModel, Source
 
-__all__ = ["Predictions", "aligned", "mean_pose", "measure", "predict", "table", "true_poses"]
+__all__ = [
+    "MEAN_POSE",
+    "NETWORK",
+    "aligned",
+    "compare",
+    "mean_pose",
+    "mean_row",
+    "measure",
+    "table",
+    "true_poses",
+]
+
+NETWORK, MEAN_POSE = "posegrad", "mean pose"
+"""Rows of the tables."""
+Row = dict[str, float]
 
 MM_PER_CM = 10.0
 MAX_VERTICES = 2000
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Poses for a list of instances, in its order.
-
-    Attributes:
-        pose: (M,) object to camera, mm.
-        ok: (M,) False where PnP failed.
-        points2d: (M, N, 2) predicted keypoints, full-image pixels.
-        weights: (M, N) PnP weights.
-    """
-
-    pose: Pose
-    ok: Tensor
-    points2d: Tensor
-    weights: Tensor
 
 
 def true_poses(instances: Sequence[Instance]) -> Pose:
@@ -56,42 +51,6 @@ def true_poses(instances: Sequence[Instance]) -> Pose:
 def intrinsics(instances: Sequence[Instance]) -> Tensor:
     """(M, 3, 3) float64."""
     return torch.from_numpy(np.stack([i.K for i in instances]))
-
-
-@torch.no_grad()
-def predict(
-    net: KeypointPoseNet,
-    instances: Sequence[Instance],
-    keypoints: np.ndarray,
-    *,
-    padding: float,
-    batch_size: int = 64,
-    precision: torch.dtype = torch.float32,
-) -> Predictions:
-    """Run a network on plain crops of instances; PnP starts from scratch, in float64.
-
-    Args:
-        net: put into evaluation mode for the call.
-        keypoints: (N, 3) mm.
-        padding: as in training.
-        precision: of the convolutions.
-    """
-    device = next(net.parameters()).device
-    was_training = net.training
-    net.eval()
-    crops = CropDataset(instances, size=net.image_size, padding=padding)
-    points3d = torch.from_numpy(keypoints).to(device)
-    parts: list[tuple[Tensor, ...]] = []
-    for batch in DataLoader(crops, batch_size):
-        batch = {name: value.to(device) for name, value in batch.items()}
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            seen = net(batch["image"])
-        found = net.solve(seen, points3d, batch["K"], batch["full_from_crop"])
-        points2d = seen.in_full_image(batch["full_from_crop"])
-        parts.append((found.pose.R, found.pose.t, found.ok, points2d, seen.weights))
-    net.train(was_training)
-    R, t, ok, points2d, weights = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-    return Predictions(Pose(R, t), ok, points2d, weights)
 
 
 def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: float) -> Pose:
@@ -118,15 +77,13 @@ def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: flo
     return Pose(R.expand(len(test), 3, 3), torch.from_numpy(np.stack(t)))
 
 
-def measure(
-    pose: Pose, ok: Tensor, source: Source, instances: Sequence[Instance], seed: int = 0
-) -> dict[str, float]:
-    """Metrics of poses on instances: shares in percent, medians in degrees, mm and full-image pixels.
+def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Instance], seed: int = 0) -> Row:
+    """Metrics of poses on instances of one object: shares in percent, medians in degrees, mm and full-image pixels.
 
     ADD and projection errors are means over the mesh's vertices (at most 2000 of them, drawn by `seed`).
     Failed items count as wrong, and with an infinite error in the medians.
     """
-    vertices = source.mesh.vertices
+    vertices = model.mesh.vertices
     everything = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
     if len(vertices) > MAX_VERTICES:
         chosen = np.random.default_rng(seed).choice(len(vertices), MAX_VERTICES, replace=False)
@@ -134,7 +91,7 @@ def measure(
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
     true = true_poses(instances)
     pixels = projection_2d(pose, true, points, intrinsics(instances))
-    limit = 0.1 * source.diameter
+    limit = 0.1 * model.diameter
 
     def median(error: Tensor) -> float:
         return float(np.median(torch.where(ok, error, torch.inf).numpy()))  # torch's takes the lower of two
@@ -149,35 +106,84 @@ def measure(
         "failed": 100 * float((~ok).double().mean()),
         "count": len(instances),
     }
-    if source.symmetric:
+    if model.symmetric:
         result["adds_01d"] = 100 * float(recall(adds(pose, true, points, neighbours=everything), limit, ok))
+    return result
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The mean over objects of every metric that all of them have; `count` is the number of all images.
+
+    Of several objects, "add_or_adds_01d" counts symmetric ones by ADD-S and the others by ADD: ADD(-S), as
+    published tables do. Of a single one, its own row.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    rows = [{**row, "add_or_adds_01d": row.get("adds_01d", row["add_01d"])} for row in rows]
+    shared = [key for key in rows[0] if all(key in row for row in rows)]
+    return {
+        key: sum(row[key] for row in rows) if key == "count" else float(np.mean([row[key] for row in rows]))
+        for key in shared
+    }
+
+
+def compare(source: Source, found: Predictions) -> dict[str, dict[str, Row]]:
+    """Metrics of predictions for the test instances and of the mean-pose baseline, by object id, then by row.
+
+    Where some instances lack a box, "undetected" is their share in percent; they count as failed, too.
+    """
+    detected = found.status != UNDETECTED
+    result: dict[str, dict[str, Row]] = {}
+    for object_id, model in source.objects.items():
+        rows = [k for k, item in enumerate(source.test) if item.object_id == object_id]
+        train = [item for item in source.train if item.object_id == object_id]
+        test = [source.test[k] for k in rows]
+        if not test:
+            continue
+        pose = Pose(found.pose.R[rows], found.pose.t[rows])
+        network = measure(pose, found.ok[rows], model, test)
+        if not bool(detected.all()):
+            network["undetected"] = 100 * float((~detected[rows]).double().mean())
+        everything = torch.ones(len(test), dtype=torch.bool)
+        baseline = measure(mean_pose(train, test, model.diameter), everything, model, test)
+        result[str(object_id)] = {NETWORK: network, MEAN_POSE: baseline}
     return result
 
 
 COLUMNS = {
     "add_01d": ("ADD-0.1d", "%"),
     "adds_01d": ("ADD-S-0.1d", "%"),
+    "add_or_adds_01d": ("ADD(-S)-0.1d", "%"),
     "projection_5px": ("2D-5px", "%"),
     "cm5_deg5": ("5cm5deg", "%"),
     "median_rotation_deg": ("rotation", "deg, median"),
     "median_translation_mm": ("translation", "mm, median"),
     "median_projection_px": ("2D", "px, median"),
     "failed": ("failed", "%"),
+    "undetected": ("undetected", "%"),
     "count": ("images", ""),
 }
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Rows of metrics as text with aligned columns, units in the second line."""
-    keys = [key for key in COLUMNS if any(key in row for row in rows.values())]
+def table(rows: Mapping[str, Row], objects: Mapping[str, Mapping[str, Row]] | None = None) -> str:
+    """Rows of metrics as text with aligned columns, units in the second line.
+
+    Of several objects (see `compare`), the network's row of each comes first.
+    """
+    named = dict(rows)
+    if objects is not None and len(objects) > 1:
+        named = {f"object {object_id}": parts[NETWORK] for object_id, parts in objects.items()}
+        named |= {f"{name}, mean": row for name, row in rows.items()}
+    keys = [key for key in COLUMNS if any(key in row for row in named.values())]
     lines = [["", *(COLUMNS[k][0] for k in keys)], ["", *(COLUMNS[k][1] for k in keys)]]
-    for name, row in rows.items():
-        cells = [
-            f"{row[k]:.0f}" if k == "count" else f"{row[k]:.2f}" if "median" in k else f"{row[k]:.1f}"
-            for k in keys
-        ]
-        lines.append([name, *cells])
+    lines += [[name, *(_cell(key, row.get(key)) for key in keys)] for name, row in named.items()]
     return aligned(lines)
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if key == "count" else f"{value:.2f}" if "median" in key else f"{value:.1f}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -20,6 +20,7 @@ from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.feed import Feed, Share, choose_workers
 from posegrad.train.identity import crops_hash, settings_hash
+from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Counts, Objective
 from posegrad.train.optimizer import make_optimizer
 from posegrad.train.parallel import Processes
@@ -143,7 +144,7 @@ class _Loop:
             world=processes.count,
         )
         processes.check_share(self.batches.batch_size, options.accumulate)
-        self.objective = Objective(config.loss, net, torch.from_numpy(source.keypoints).to(device))
+        self.objective = Objective(config.loss, net, KeypointTable(source.keypoints, device))
         self.workers = choose_workers(config.data, device, processes.count)
         self.feed = Feed(
             crops, self.batches, workers=self.workers, device=device, skip_bad=config.data.skip_bad
@@ -154,6 +155,7 @@ class _Loop:
         )
         done.steps = self.schedule.steps
         self.saved = time.perf_counter()
+        self.saved_step = -1 if checkpoint is None else done.step
         net.train()
 
     def next(self, signals: StopSignals) -> _Batch | None:
@@ -192,7 +194,7 @@ class _Loop:
         values: dict[str, float] = {}
         for part in batch.share.parts(config.optimizer.accumulate):
             with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-                seen = self.net(part["image"])
+                seen = self.objective.see(part)
             terms = self.objective(seen, part, batch.progress, batch.counts)
             for name, value in (terms.values() | (terms.squared_gradients() if logged else {})).items():
                 values[name] = values.get(name, 0.0) + value
@@ -231,12 +233,13 @@ class _Loop:
             self.recorder.flush()
             counters = self.recorder.counters
             write_checkpoint(self.recorder.folder, self.net, self.optimizer, counters, *self.identity)
-        self.saved = time.perf_counter()
+        self.saved, self.saved_step = time.perf_counter(), self.recorder.counters.step
 
     def outcome(self) -> Trained:
         """What came out, with a last checkpoint: evaluation and pictures can be done again from there."""
         done = self.recorder.counters
-        self.save()
+        if self.saved_step != done.step:
+            self.save()
         return Trained(
             steps=done.step,
             pose_share=done.pose_steps / done.step,

@@ -23,6 +23,7 @@ from posegrad.pose import Pose
 from posegrad.problems.pnp import PnP
 from posegrad.projection import project_points
 from posegrad.train.config import LossConfig
+from posegrad.train.lookup import KeypointTable
 
 __all__ = ["Counts", "Objective", "Terms", "pnp_layer"]
 
@@ -93,10 +94,10 @@ class Objective:
     Args:
         config: which loss, with which weights.
         net: the network whose PnP layer is used.
-        keypoints: (N, 3) float64, mm.
+        keypoints: of all objects, float64, mm.
     """
 
-    def __init__(self, config: LossConfig, net: KeypointPoseNet, keypoints: Tensor) -> None:
+    def __init__(self, config: LossConfig, net: KeypointPoseNet, keypoints: KeypointTable) -> None:
         self.config = config
         self.net = net
         self.keypoints = keypoints
@@ -109,9 +110,14 @@ class Objective:
             return self.config.beta
         return self.config.beta * warm_up(progress, self.config.beta_start, self.config.beta_full)
 
+    def see(self, batch: dict[str, Tensor]) -> KeypointPrediction:
+        """What the network sees in the crops of a batch."""
+        return self.net(batch["image"], self.keypoints.positions(batch["object_id"]))
+
     def _targets(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, N, 2) true keypoints, crop pixels."""
-        seen = project_points(self.keypoints, batch["K"], Pose(batch["R"], batch["t"]))
+        points3d = self.keypoints.of(batch["object_id"])
+        seen = project_points(points3d, batch["K"], Pose(batch["R"], batch["t"]))
         return map_points(seen, invert_affine(batch["full_from_crop"]))
 
     def counts(self, batch: dict[str, Tensor]) -> Counts:
@@ -130,6 +136,7 @@ class Objective:
         """The losses of a batch, or with the `counts` of the whole batch what this part contributes to them."""
         config, pose = self.config, Pose(batch["R"], batch["t"])
         full_from_crop, K = batch["full_from_crop"], batch["K"]
+        points3d = self.keypoints.of(batch["object_id"])
         counts = self.counts(batch) if counts is None else counts
         l_h = heatmap_loss(
             prediction.logits,
@@ -144,12 +151,12 @@ class Objective:
         if beta == 0:
             return Terms(l_h, l_h, None, 0.0, None, prediction)
         init = pose if config.start_from_truth else None
-        solution = self.net.solve(prediction, self.keypoints, K, full_from_crop, init=init)
+        solution = self.net.solve(prediction, points3d, K, full_from_crop, init=init)
         l_p = pose_loss(
             solution,
             pose,
             prediction.in_full_image(full_from_crop),
-            self.keypoints,
+            points3d,
             K,
             extent=crop_extent(full_from_crop, batch["image"].shape[-1]),
             reprojection=config.reprojection,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from posegrad.data import encode_image, load_image
-from posegrad.train.evaluation import Predictions
+from posegrad.train.predictor import Predictions
 from posegrad.train.source import Source
 from posegrad.viz import picture_grid, plot_curves, pose_picture
 
@@ -49,11 +49,13 @@ def draw_poses(source: Source, found: Predictions, folder: Path, count: int) -> 
         item, ok = source.test[index], bool(found.ok[index])
         R, t = found.pose.R[index].numpy(), found.pose.t[index].numpy()
         image, seen = load_image(item.image_path), (R, t) if ok else None
-        picture = pose_picture(image, source.mesh, item.K, (item.R, item.t), seen)
-        shift = source.mesh.vertices @ (R - item.R).T + (t - item.t)
-        distance = np.linalg.norm(shift, axis=1).mean() / source.diameter
+        model = source.objects[item.object_id]
+        picture = pose_picture(image, model.mesh, item.K, (item.R, item.t), seen)
+        shift = model.mesh.vertices @ (R - item.R).T + (t - item.t)
+        distance = np.linalg.norm(shift, axis=1).mean() / model.diameter
         name = f"{item.scene_id:06d}_{item.image_id:06d}"
         (folder / f"{name}_{index}.png").write_bytes(encode_image(picture, "png"))
         pictures.append(picture)
-        captions.append(f"{name} ADD {100 * distance:.1f} % d" if ok else f"{name} failed")
+        caption = f"{name} ADD {100 * distance:.1f} % d" if ok else f"{name} failed"
+        captions.append(f"object {item.object_id} {caption}" if len(source.objects) > 1 else caption)
     (folder / "overview.png").write_bytes(encode_image(picture_grid(pictures, captions), "png"))

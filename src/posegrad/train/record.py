@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from posegrad.nn import KeypointPoseNet
+from posegrad.train.board import Board
 from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
@@ -29,6 +31,7 @@ _OF_EARLIER_RUNS = (
     "evaluation.json",
     "model.safetensors",
     "keypoints.json",
+    "poses.csv",
     "curves.png",
 )
 
@@ -51,7 +54,7 @@ class Recorder:
     ) -> None:
         self.folder, self.writes = folder, writes
         self.counters = Counters() if counters is None else counters
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
         self._log: FileIO | None = None
         self._unlogged_left_out: list[str] = []
         if writes:
@@ -72,6 +75,7 @@ class Recorder:
             self._log = log.open("r+b", buffering=0)
             self._log.truncate(self.counters.log_bytes)
             self._log.seek(0, os.SEEK_END)
+            self._board = Board(folder)
         for line in self.lines() if counters is not None else ():
             self._add_scalars(line)
 
@@ -82,7 +86,7 @@ class Recorder:
         if self._log is not None:
             self._log.close()
         if self._board is not None:
-            with writable(self.folder / "events.out.tfevents.*"):
+            with contextlib.suppress(OSError):  # of a full disk, told before
                 self._board.close()
 
     def count(self, values: dict[str, float]) -> None:
@@ -145,14 +149,10 @@ class Recorder:
             self._add_scalars(entry)
 
     def _add_scalars(self, entry: dict[str, Any]) -> None:
-        with writable(self.folder / "events.out.tfevents.*"):
-            if self._board is None:
-                for old in self.folder.glob("events.out.tfevents.*"):
-                    old.unlink()
-                self._board = SummaryWriter(str(self.folder))
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, entry["step"])
+        if self._board is not None:
+            with writable(self._board.path):
+                numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+                self._board.add(entry["step"], {n: value for n, value in numbers.items() if n != "step"})
 
     def flush(self) -> None:
         """Bring the log to the disk and note its length: a checkpoint must not know more than the log."""
@@ -167,26 +167,32 @@ class Recorder:
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
 
 
-def write_model(folder: Path, net: KeypointPoseNet, keypoints: np.ndarray) -> None:
-    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm)."""
+def write_model(folder: Path, net: KeypointPoseNet, keypoints: Mapping[int, np.ndarray]) -> None:
+    """Write model.safetensors and, as the network is of no use without them, the keypoints (mm) by object id."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(state))
-    write_bytes(folder / "keypoints.json", (json.dumps(np.asarray(keypoints).tolist()) + "\n").encode())
+    content = {str(object_id): points.tolist() for object_id, points in sorted(keypoints.items())}
+    write_bytes(folder / "keypoints.json", (json.dumps(content) + "\n").encode())
 
 
-def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], np.ndarray]:
-    """Settings, weights and keypoints (N, 3) mm of a finished run.
+def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.ndarray]]:
+    """Settings, weights and keypoints (N, 3) mm by object id, ascending, of a finished run.
 
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
+    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+        raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")
     try:
         config = TrainConfig.from_json((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")
-        keypoints = np.array(json.loads((folder / "keypoints.json").read_text()), dtype=np.float64)
+        content = json.loads((folder / "keypoints.json").read_text())
+        keypoints = {int(key): np.array(content[key], dtype=np.float64) for key in sorted(content, key=int)}
+        if len({points.shape for points in keypoints.values()}) != 1:
+            raise RunError(f"{folder / 'keypoints.json'} is damaged: put a good copy there")
     except RunError:
         raise
     except Exception as error:

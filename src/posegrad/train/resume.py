@@ -21,14 +21,19 @@ def resume_command(folder: Path) -> str:
     return f"posegrad train --resume {shlex.quote(str(folder))}"
 
 
-def finished_metrics(folder: Path) -> dict[str, dict[str, float]]:
-    """Metrics of a finished run, by row of its table."""
+def finished_metrics(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics of a finished run, by object id, then by row of its table."""
     path = folder / "metrics.json"
     try:
-        rows = json.loads(path.read_text())["test"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {
+            object_id: {
+                name: {key: math.inf if v is None else v for key, v in row.items()}
+                for name, row in rows.items()
+            }
+            for object_id, rows in json.loads(path.read_text())["objects"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}; posegrad eval {folder} measures again") from error
-    return {name: {key: math.inf if v is None else v for key, v in row.items()} for name, row in rows.items()}
 
 
 def stored_config(folder: Path) -> TrainConfig:

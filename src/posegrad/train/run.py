@@ -5,38 +5,54 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from posegrad.data import DatasetError
+from posegrad.data import DatasetError, read_detections
 from posegrad.nn import KeypointPoseNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
-from posegrad.train.config import DataConfig, EvalConfig, TrainConfig
+from posegrad.train.config import DataConfig, TrainConfig
+from posegrad.train.detected import predict_detected
 from posegrad.train.errors import RunError, Stopped
-from posegrad.train.evaluation import Predictions, mean_pose, measure, predict, table
+from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
 from posegrad.train.feed import readable
-from posegrad.train.files import check_writable, hold, write_json
+from posegrad.train.files import check_writable, hold, writable, write_json
 from posegrad.train.loop import Trained, fit
-from posegrad.train.parallel import Processes, accelerator
+from posegrad.train.parallel import Processes
 from posegrad.train.pictures import draw_curves, draw_poses
-from posegrad.train.record import Recorder, read_run, write_model
-from posegrad.train.resume import check_resumable, finished_metrics, protect, resume_command
+from posegrad.train.poses import pose_lines, write_poses
+from posegrad.train.predictor import PosePredictor
+from posegrad.train.record import Recorder, write_model
+from posegrad.train.resume import check_resumable, finished_metrics, protect, resume_command, stored_config
 from posegrad.train.source import Source, open_source
+from posegrad.train.use_config import EvalConfig
 
 __all__ = ["Report", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Outcome of a job: metrics by row ("posegrad", "mean pose"), and the table that shows them."""
+    """Outcome of a job.
+
+    Attributes:
+        metrics: by row ("posegrad", "mean pose"), of several objects the mean.
+        table: that shows them, per object and on average.
+        objects: metrics by object id, then by row.
+    """
 
     metrics: dict[str, dict[str, float]]
     table: str
+    objects: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, objects: dict[str, dict[str, dict[str, float]]]) -> Report:
+        """From the metrics of every object (`compare`)."""
+        rows = {name: mean_row([rows[name] for rows in objects.values()]) for name in (NETWORK, MEAN_POSE)}
+        return cls(rows, table(rows, objects), objects)
 
 
 def _set_threads(count: int | None) -> None:
@@ -46,24 +62,13 @@ def _set_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def _compare(source: Source, found: Predictions) -> dict[str, dict[str, float]]:
-    everything = torch.ones(len(source.test), dtype=torch.bool)
-    baseline = mean_pose(source.train, source.test, source.diameter)
-    return {
-        "posegrad": measure(found.pose, found.ok, source, source.test),
-        "mean pose": measure(baseline, everything, source, source.test),
-    }
-
-
-def _predict(config: TrainConfig, net: KeypointPoseNet, source: Source, keypoints: np.ndarray) -> Predictions:
-    precision = convolution_precision(config.run, next(net.parameters()).device)
-    return predict(net, source.test, keypoints, padding=config.data.padding, precision=precision)
-
-
 def _absolute(data: DataConfig) -> DataConfig:
     """With absolute paths, so that the run can be evaluated from any folder."""
     paths = {name: getattr(data, name) for name in ("root", "split", "cache")}
-    return replace(data, **{name: path.resolve() for name, path in paths.items() if path is not None})
+    changes: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
+    if Path(data.keypoints_from).is_file():
+        changes["keypoints_from"] = str(Path(data.keypoints_from).resolve())
+    return replace(data, **changes)
 
 
 def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = False) -> Report:
@@ -89,17 +94,18 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
         check_resumable(config, resume)
         folder, checkpoint = resume, read_checkpoint(resume)
         if checkpoint is None and (resume / "metrics.json").is_file():
-            metrics = finished_metrics(resume)
-            return Report(metrics, table(metrics))
+            return Report.of(finished_metrics(resume))
     elif not overwrite:
         protect(folder)
     check_writable(folder)
     processes = Processes()
-    # The network before the data: a wrong name of a backbone must not wait for the dataset to be rendered.
-    net = build_network(config, load_weights=checkpoint is None)
+    if config.data.root is None:  # a wrong name of a backbone must not wait for the dataset to be rendered
+        build_network(config, load_weights=checkpoint is None)
     with hold(folder) if processes.first else nullcontext():
         with processes.first_goes_first():
             source = open_source(config.data)
+        counted = len(source.objects), len(next(iter(source.keypoints.values())))
+        net = build_network(config, *counted, load_weights=checkpoint is None)
         source, left_out = _tested(source, config.data.skip_bad)
         counters = None if checkpoint is None else checkpoint.counters
         before = 0.0 if counters is None else counters.seconds
@@ -111,7 +117,8 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
             return Report({}, "")
         try:
             report, summary = _evaluate(config, net, source, trained, folder)
-            draw_curves(recorder.lines(), folder / "curves.png")
+            with writable(folder / "curves.png"):
+                draw_curves(recorder.lines(), folder / "curves.png")
             summary["seconds"] = time.perf_counter() - begin + before
             write_json(folder / "metrics.json", summary)
         except KeyboardInterrupt as interrupt:
@@ -135,13 +142,18 @@ def _evaluate(
 ) -> tuple[Report, dict[str, Any]]:
     """Write the network, evaluate it and draw; the report, and the content of metrics.json."""
     write_model(folder, net, source.keypoints)
-    found = _predict(config, net, source, source.keypoints)
-    metrics = _compare(source, found)
-    draw_poses(source, found, folder / "pictures", config.run.pictures)
+    precision = convolution_precision(config.run, next(net.parameters()).device)
+    predictor = PosePredictor(net, source.keypoints, padding=config.data.padding, precision=precision)
+    found = predictor.on(source.test)
+    report = Report.of(compare(source, found))
+    write_poses(folder / "poses.csv", pose_lines(source.test, found))
+    with writable(folder / "pictures"):
+        draw_poses(source, found, folder / "pictures", config.run.pictures)
     summary: dict[str, Any] = {
         "dataset": source.name,
         "loss": config.loss.loss,
-        "test": metrics,
+        "test": report.metrics,
+        "objects": report.objects,
         "training": {
             "images": len(source.train),
             "steps": trained.steps,
@@ -158,37 +170,53 @@ def _evaluate(
             "threads": torch.get_num_threads(),
         },
     }
-    return Report(metrics, table(metrics)), summary
+    return report, summary
 
 
 def evaluate(config: EvalConfig) -> Report:
-    """Evaluate a finished run on held-out images; writes evaluation.json into its folder.
+    """Evaluate a finished run on held-out images; writes evaluation.json and poses.csv into its folder.
 
     Raises:
         RunError, DatasetError: the run or the data cannot be used, in one sentence.
     """
-    settings, state, keypoints = read_run(config.run)
-    changes = {name: getattr(config, name) for name in ("root", "object_id", "split")}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    data = settings.data
-    if config.root is not None:  # another dataset: its own folders, and a split only if one is given
-        data = replace(data, train_folder=None, test_folder=None, split=None)
-    data = replace(data, **changes)
+    predictor = PosePredictor.load(config.run)
+    settings = stored_config(config.run)
     _set_threads(settings.run.threads)
-    source = open_source(data)
+    predictor, data = _to_evaluate(config, settings.data, predictor)
+    detections = None if config.detections is None else read_detections(config.detections)
+    source = open_source(data, predictor.keypoints)
     if data.skip_bad:
         source, _ = _tested(source, skip_bad=True)
-    net = build_network(settings, load_weights=False)
+    found = (
+        predictor.on(source.test)
+        if detections is None
+        else predict_detected(predictor, source.test, detections)
+    )
+    report = Report.of(compare(source, found))
+    boxes = "annotated" if config.detections is None else str(config.detections)
+    summary = {"dataset": source.name, "boxes": boxes, "test": report.metrics, "objects": report.objects}
     try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise RunError(f"{config.run}/model.safetensors does not fit its config.json: {first}") from error
-    found = _predict(settings, net.to(accelerator().device), source, keypoints)
-    metrics = _compare(source, found)
-    try:
-        write_json(config.run / "evaluation.json", {"dataset": source.name, "test": metrics})
+        write_json(config.run / "evaluation.json", summary)
+        write_poses(config.run / "poses.csv", pose_lines(source.test, found))
         draw_poses(source, found, config.run / "pictures", config.pictures)
     except OSError as error:
         raise RunError(f"cannot write to {config.run} ({error.strerror})") from error
-    return Report(metrics, table(metrics))
+    return report
+
+
+def _to_evaluate(
+    config: EvalConfig, data: DataConfig, predictor: PosePredictor
+) -> tuple[PosePredictor, DataConfig]:
+    """Which objects of which data: by default those that the network knows, of those it was to be tested on."""
+    known = predictor.object_ids
+    wanted = known if config.objects is None else sorted(config.objects)
+    if len(known) == len(wanted) == 1:  # another dataset may know the object by another id
+        predictor = predictor.renamed(wanted[0])
+    elif unknown := sorted(set(wanted) - set(known)):
+        raise RunError(f"--object: got {unknown[0]}, the network of {config.run} knows {known}")
+    data = replace(data, objects=tuple(wanted))
+    if config.root is not None:  # its own folders, and a split only if one is given
+        data = replace(data, root=config.root, train_folder=None, test_folder=None, split=None)
+    if config.split is not None:
+        data = replace(data, split=config.split)
+    return predictor, data

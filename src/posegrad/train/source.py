@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,44 +14,74 @@ from posegrad.data import (
     Instance,
     Mesh,
     RenderConfig,
+    box_keypoints,
     farthest_point_keypoints,
+    read_keypoints,
     read_split,
+    symmetry_transforms,
     toy_dataset,
 )
 from posegrad.train.config import DataConfig
 from posegrad.train.errors import RunError
 
-__all__ = ["Source", "open_source"]
+__all__ = ["ObjectModel", "Source", "open_source"]
+
+
+@dataclass(frozen=True)
+class ObjectModel:
+    """What is known of an object besides its images.
+
+    Attributes:
+        id: of the object in its dataset.
+        mesh: mm.
+        diameter: mm.
+        keypoints: (N, 3) mm, in the frame of the mesh.
+        symmetries: rotations (S, 3, 3) and translations (S, 3) mm onto itself, identity first.
+    """
+
+    id: int
+    mesh: Mesh
+    diameter: float
+    keypoints: np.ndarray
+    symmetries: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether it looks the same in several poses (then ADD-S is the metric that counts)."""
+        return len(self.symmetries[0]) > 1
 
 
 @dataclass(frozen=True)
 class Source:
-    """One object's images for training and testing.
+    """Images of one or several objects for training and testing.
 
     Attributes:
-        name: of the dataset and the object.
-        train, test: instances; lengths in millimetres.
-        mesh: the object's mesh, mm.
-        diameter: of the object, mm.
-        keypoints: (N, 3) on the mesh, mm.
-        symmetric: whether the dataset lists symmetries (then ADD-S is the metric that counts).
+        name: of the dataset and the objects.
+        train, test: instances, by object in ascending order; lengths in millimetres.
+        objects: by object id, ascending; all with the same number of keypoints.
     """
 
     name: str
     train: list[Instance]
     test: list[Instance]
-    mesh: Mesh
-    diameter: float
-    keypoints: np.ndarray
-    symmetric: bool
+    objects: dict[int, ObjectModel]
+
+    @property
+    def keypoints(self) -> dict[int, np.ndarray]:
+        """(N, 3) mm, by object id."""
+        return {object_id: model.keypoints for object_id, model in self.objects.items()}
 
 
-def open_source(config: DataConfig) -> Source:
-    """Read the annotations of one object, rendering the embedded dataset first if no dataset is given.
+def open_source(config: DataConfig, keypoints: Mapping[int, np.ndarray] | None = None) -> Source:
+    """Read the annotations of the objects, rendering the embedded dataset first if no dataset is given.
+
+    Args:
+        config: which dataset, objects, frames and keypoints.
+        keypoints: (N, 3) mm by object id, those of a trained network in place of the settings'.
 
     Raises:
         DatasetError: content of the dataset is absent or damaged.
-        RunError: the settings do not say which object or folder.
+        RunError: the settings do not say which folder.
     """
     root = config.root
     if root is None:
@@ -66,30 +97,68 @@ def open_source(config: DataConfig) -> Source:
             raise RunError(f"{config.split}: {len(both)} images are in both lists, image {min(both)} for one")
         test_set, train_ids, test_ids = train_set, ids["train"], ids["test"]
     else:
-        test_set, train_ids, test_ids = (
-            BopDataset(root, config.test_folder or _folder(root, "test")),
-            None,
-            None,
-        )
+        test_set = BopDataset(root, config.test_folder or _folder(root, "test"))
+        train_ids = test_ids = None
         if test_set.split_folder == train_set.split_folder:
             raise RunError(
                 f"{root} has only the folder {train_set.split_folder!r}: "
                 "pass --split FILE to divide its images into train and test"
             )
-    object_id = _object(train_set, config.object_id)
-    kept = {"min_visibility": config.min_visibility, "allow_missing": config.skip_bad}
-    train = train_set.instances(object_id, image_ids=train_ids, **kept)
-    test = test_set.instances(object_id, image_ids=test_ids, **kept)
-    mesh = train_set.load_mesh(object_id)
-    return Source(
-        name=f"{Path(root).name}, object {object_id}",
-        train=train,
-        test=test,
-        mesh=mesh,
-        diameter=train_set.diameter(object_id),
-        keypoints=farthest_point_keypoints(mesh.vertices, config.keypoints),
-        symmetric=train_set.is_symmetric(object_id),
-    )
+    object_ids = sorted(train_set.object_ids if config.objects is None else config.objects)
+    train: list[Instance] = []
+    test: list[Instance] = []
+    for part, dataset, image_ids in ((train, train_set, train_ids), (test, test_set, test_ids)):
+        for object_id in object_ids:
+            part += dataset.instances(
+                object_id,
+                image_ids=image_ids,
+                min_visibility=config.min_visibility,
+                allow_missing=config.skip_bad,
+            )
+    listed = f"object{'s' if len(object_ids) > 1 else ''} {', '.join(map(str, object_ids))}"
+    name = f"{Path(root).name}, {listed}"
+    return Source(name, train, test, _models(train_set, object_ids, config, keypoints))
+
+
+def _models(
+    dataset: BopDataset,
+    object_ids: list[int],
+    config: DataConfig,
+    keypoints: Mapping[int, np.ndarray] | None,
+) -> dict[int, ObjectModel]:
+    meshes = {object_id: dataset.load_mesh(object_id) for object_id in object_ids}
+    if keypoints is None:
+        vertices = {object_id: mesh.vertices for object_id, mesh in meshes.items()}
+        keypoints = _keypoints(config, vertices, dataset.root.name)
+    return {
+        object_id: ObjectModel(
+            id=object_id,
+            mesh=mesh,
+            diameter=dataset.diameter(object_id),
+            keypoints=keypoints[object_id],
+            symmetries=symmetry_transforms(dataset.models_info.get(object_id, {})),
+        )
+        for object_id, mesh in meshes.items()
+    }
+
+
+def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str) -> dict[int, np.ndarray]:
+    if config.keypoints_from == "box":
+        return {object_id: box_keypoints(points) for object_id, points in vertices.items()}
+    if config.keypoints_from != "farthest":
+        path = Path(config.keypoints_from)
+        if not path.is_file():
+            raise RunError(
+                f'--keypoints-from: got {config.keypoints_from}, expected "farthest", "box" or a JSON file'
+            )
+        return read_keypoints(path, vertices, dataset=dataset)
+    found = {}
+    for object_id, points in vertices.items():
+        try:
+            found[object_id] = farthest_point_keypoints(points, config.keypoints)
+        except ValueError as error:
+            raise RunError(f"--keypoints: object {object_id}: {error}") from error
+    return found
 
 
 def _folder(root: Path, wanted: str) -> str:
@@ -99,12 +168,3 @@ def _folder(root: Path, wanted: str) -> str:
     if wanted in present or len(present) != 1:
         return wanted
     return present[0]
-
-
-def _object(dataset: BopDataset, object_id: int | None) -> int:
-    present = dataset.object_ids
-    if object_id is None:
-        if len(present) != 1:
-            raise RunError(f"--object: {dataset.root} has the objects {present}; choose one")
-        return present[0]
-    return object_id
