@@ -21,6 +21,8 @@ from posegrad.optim.adjoint import Unrolled as Unrolled
 from posegrad.optim.argmin import argmin_layer as argmin_layer
 from posegrad.optim.conjugate_gradients import ConjugateGradients as ConjugateGradients
 from posegrad.optim.constrained import ConstrainedSolution as ConstrainedSolution
+from posegrad.optim.damped_steps import DampedPath as DampedPath
+from posegrad.optim.damped_steps import damped_steps as damped_steps
 from posegrad.optim.gauss_newton import Dogleg as Dogleg
 from posegrad.optim.gauss_newton import GaussNewton as GaussNewton
 from posegrad.optim.interior_point import InteriorPoint as InteriorPoint

@@ -1,4 +1,4 @@
-"""The command line: `posegrad train`, `posegrad eval`, `posegrad data`, `posegrad calibrate`, `posegrad demo`."""
+"""The command line: `posegrad train`, `eval`, `predict`, `score`, `data`, `calibrate`, `demo`."""
 
 from __future__ import annotations
 
@@ -85,14 +85,24 @@ def _dispatch(args: Sequence[str] | None) -> int:
     from posegrad.authoring import data
     from posegrad.calibration import calibrate
     from posegrad.experiments.run import demo
+    from posegrad.train.predict import predict
     from posegrad.train.resume import stored_config
     from posegrad.train.run import evaluate, train
+    from posegrad.train.scoring import score
 
     words = list(sys.argv[1:] if args is None else args)
     run = _resumed(words)
     training = train if run is None else functools.partial(train, config=stored_config(run))
     report = tyro.extras.subcommand_cli_from_dict(
-        {"train": training, "eval": evaluate, "data": data, "calibrate": calibrate, "demo": demo},
+        {
+            "train": training,
+            "eval": evaluate,
+            "predict": predict,
+            "score": score,
+            "data": data,
+            "calibrate": calibrate,
+            "demo": demo,
+        },
         prog="posegrad",
         description=_DESCRIPTION,
         args=words,

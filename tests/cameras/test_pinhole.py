@@ -151,3 +151,15 @@ def test_a_camera_of_ones_own_works_in_the_solver() -> None:
 def test_a_shared_camera_with_one_focal_length_gets_its_gradient() -> None:
     params = torch.tensor(_PARAMS["SIMPLE_PINHOLE"], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda p: SimplePinhole(p).project(_POINTS).points2d, params)
+
+
+def test_resize_by_mapped_factors() -> None:
+    """Under vmap nobody can ask whether they are positive; for one focal length two factors are refused."""
+    simple = SimplePinhole(torch.tensor(_PARAMS["SIMPLE_PINHOLE"], dtype=torch.float64))
+    factors = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    mapped = torch.func.vmap(lambda factor: simple.resize(factor).params)(factors)
+    torch.testing.assert_close(mapped, torch.stack([simple.resize(0.5).params, simple.resize(2.0).params]))
+    with pytest.raises(ValueError, match="has one focal length"):
+        torch.func.vmap(lambda x, y: simple.resize(x, y).params)(factors, factors)
+    with pytest.raises(ValueError, match="scale_x"):
+        simple.resize(-factors)

@@ -127,6 +127,13 @@ _R = SAMPLES["euclidean"].residual
         (TypeError, "SE3: got Tensor", lambda: pg.least_squares(_R, _X, _Y, manifold=pg.manifolds.SE3())),
         (ValueError, "manifold: got", lambda: pg.least_squares(_R, {"a": _X}, _Y, manifold={"b": None})),
         (ValueError, "GaussNewton.max_steps: got 0", lambda: pg.GaussNewton(max_steps=0)),
+        (ValueError, "Newton.max_steps: got True", lambda: pg.Newton(max_steps=True)),
+        (ValueError, "LBFGS.memory: got 1.5", lambda: pg.LBFGS(memory=1.5)),
+        (ValueError, "LBFGS.tolerance: got 'a', expected None or a", lambda: pg.LBFGS(tolerance="a")),
+        (ValueError, "ConjugateGradients.tolerance: got 'a'", lambda: pg.ConjugateGradients(tolerance="a")),
+        (ValueError, "InteriorPoint.tolerance: got 'a'", lambda: pg.InteriorPoint(tolerance="a")),
+        (ValueError, "LevenbergMarquardt.tolerance: got nan", lambda: pg.LevenbergMarquardt(tolerance=_NAN)),
+        (ValueError, "Implicit.max_gain: got 'a', expected None or a", lambda: pg.Implicit(max_gain="a")),
         (TypeError, r"expected pg.InteriorPoint\(...\) with constraints", lambda: pg.minimise(
             _R, _X, _Y, equality=_R, solver=pg.Newton())),
         (ValueError, r"objective: returned shape \(2, 2\)", lambda: pg.minimise(lambda x, y: x, _X, _Y)),

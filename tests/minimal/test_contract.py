@@ -147,3 +147,44 @@ def test_dlt_refuses_planes_and_five_points() -> None:
     few = torch.where(torch.arange(9) < 5, scene.weights, 0.0)
     assert not bool(dlt(_rays(scene), scene.points3d, few)[1].any())
     assert not bool(dlt(_rays(scene)[:, :5], scene.points3d[:, :5], scene.weights[:, :5])[1].any())
+
+
+_V, _Z, _W = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3), torch.ones(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: p3p(_V, _Z), ValueError, r"bearings: got shape \(2, 4, 3\), expected \(B, 3, 3\)"),
+        (
+            lambda: p3p(_V[:, :3], _Z[:1, :3]),
+            ValueError,
+            r"points3d: got shape \(1, 3, 3\), expected \(2, 3, 3\)",
+        ),
+        (lambda: p3p(_V[0, :3], _Z[0, :3]), ValueError, r"use bearings\[None\]"),
+        (lambda: dlt(_V, _Z.double(), _W), TypeError, r"points3d: got torch.float64 .* use points3d.to"),
+        (lambda: dlt(_V, _Z[:, :3], _W), ValueError, r"points3d: got shape \(2, 3, 3\)"),
+        (lambda: ippe(_V, _Z, _W[:, :3]), ValueError, r"weights: got shape \(2, 3\), expected \(2, 4\)"),
+        (lambda: ippe(_V, _Z, None), TypeError, "weights: got NoneType"),  # type: ignore[arg-type]
+        (lambda: ippe(_V.half(), _Z, _W), TypeError, r"bearings: got dtype torch\.float16"),
+        (lambda: sqpnp(_V.numpy(), _Z, _W), TypeError, "bearings: got ndarray"),  # type: ignore[arg-type]
+        (lambda: sqpnp(_V[..., :2], _Z, _W), ValueError, r"bearings: got shape \(2, 4, 2\)"),
+        (lambda: sqpnp(_V, _Z, _W, 0), ValueError, "num_candidates: got 0, expected an integer >= 1"),
+        (lambda: sqpnp(_V, _Z, _W, True), ValueError, "num_candidates: got True"),
+    ],
+)
+def test_wrong_calls_name_the_argument(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "p3p"])
+def test_points_may_be_shared(name: str) -> None:
+    scene, v = _data(name, 4)
+    solve, z = SOLVERS[name][0], scene.points3d[:1]
+    pose, valid = solve(v, z, scene.weights)
+    expected, expected_valid = solve(v, z.expand(4, -1, -1), scene.weights)
+    assert torch.equal(valid, expected_valid)
+    torch.testing.assert_close(pose.R, expected.R, rtol=0, atol=1e-9)

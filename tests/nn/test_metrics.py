@@ -6,8 +6,13 @@ from scipy.spatial.transform import Rotation
 
 import posegrad as pg
 from posegrad.nn import (
+    MSPD_THRESHOLDS,
+    MSSD_THRESHOLDS,
     add,
     adds,
+    average_recall,
+    mspd,
+    mssd,
     projection_2d,
     recall,
     recall_5cm_5deg,
@@ -117,3 +122,57 @@ def test_points_behind_the_camera_do_not_vanish() -> None:
     _, true = poses(2, 7)
     behind = pg.Pose(true.R, true.t * torch.tensor([1.0, 1, -1]))
     assert projection_2d(behind, true, cloud(), K).tolist() == [float("inf")] * 2
+
+
+def _symmetries() -> pg.Pose:
+    """Identity, a half turn about a shifted axis, and one more."""
+    w = torch.tensor([[0.0, 0, 0], [0, 0, np.pi], [0, np.pi, 0]], dtype=torch.float64)
+    return pg.Pose.from_rotvec(w, torch.tensor([[0.0, 0, 0], [3, -4, 0], [0, 0, 9]]).double())
+
+
+def test_symmetry_aware_distances_against_naive_loops() -> None:
+    """As BOP defines them: for each symmetry the largest distance, of these the least."""
+    pose, true = poses(9, 12, degrees=50)
+    symmetries, points, k = _symmetries(), cloud(31).numpy(), K.numpy()
+    got = (
+        mssd(pose, true, cloud(31), symmetries, chunk=7),
+        mspd(pose, true, cloud(31), K, symmetries, chunk=7),
+    )
+    for i in range(9):
+        space, image = [], []
+        for S in range(3):
+            R = true.R[i].numpy() @ symmetries.R[S].numpy()
+            t = true.R[i].numpy() @ symmetries.t[S].numpy() + true.t[i].numpy()
+            a = points @ pose.R[i].numpy().T + pose.t[i].numpy()
+            b = points @ R.T + t
+            space.append(np.linalg.norm(a - b, axis=1).max())
+            p, q = a @ k.T, b @ k.T
+            image.append(np.linalg.norm(p[:, :2] / p[:, 2:] - q[:, :2] / q[:, 2:], axis=1).max())
+        assert got[0][i] == pytest.approx(min(space))
+        assert got[1][i] == pytest.approx(min(image))
+
+
+def test_symmetry_aware_distances_of_symmetric_poses_vanish() -> None:
+    _, true = poses(6, 13)
+    each = _symmetries()[torch.tensor([0, 1, 2, 0, 1, 2])]
+    equal = true @ each
+    assert mssd(equal, true, cloud(), _symmetries()).max() < 1e-5
+    assert mspd(equal, true, cloud(), K, _symmetries()).max() < 1e-5
+    assert mssd(equal, true, cloud())[1:3].min() > 10
+    # of every item its own set
+    own = pg.Pose(each.R[:, None], each.t[:, None])
+    assert mssd(equal, true, cloud(), own).max() < 1e-5
+
+
+def test_points_behind_the_camera_are_infinitely_far_in_the_image() -> None:
+    _, true = poses(2, 7)
+    behind = pg.Pose(true.R, true.t * torch.tensor([1.0, 1, -1]))
+    assert mspd(behind, true, cloud(), K, _symmetries()).tolist() == [float("inf")] * 2
+    assert mssd(behind, true, cloud(), _symmetries()).isfinite().all()
+
+
+def test_average_recall_counts_thresholds() -> None:
+    error = torch.tensor([0.049, 0.051, 0.499, 0.51, float("nan"), float("inf")])
+    assert average_recall(error, MSSD_THRESHOLDS).item() == pytest.approx((1.0 + 0.9 + 0.1) / 6)
+    ok = torch.tensor([False, True, True, True, True, True])
+    assert average_recall(100 * error, MSPD_THRESHOLDS, ok).item() == pytest.approx((0.9 + 0.1) / 6)

@@ -268,6 +268,7 @@ _X, _Z, _K = torch.zeros(5, 2), torch.zeros(5, 3), torch.eye(3)
         (lambda: pg.solve_pnp(_X.expand(2, 5, 2), _Z.expand(3, 5, 3), _K), ValueError, "do not broadcast"),
         (lambda: pg.solve_pnp(_X, _Z.to("meta"), _K), ValueError, "points3d: is on meta, expected cpu"),
         (lambda: pg.solve_pnp(_X, _Z, _K, wheights=None), TypeError, "wheights"),
+        (lambda: pg.solve_pnp(_X, _Z, _K, num_solutions=True), ValueError, "num_solutions: got True"),
     ],
 )
 def test_wrong_calls_name_the_argument(call: object, error: type[Exception], message: str) -> None:

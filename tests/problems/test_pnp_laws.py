@@ -217,3 +217,55 @@ def test_second_derivatives_of_failed_items_are_zero() -> None:
         assert bool(gradient.isfinite().all())
         assert bool((gradient[_BAD] == 0).all())
         assert bool((gradient[0] != 0).any())
+
+
+@pytest.mark.parametrize("way", [{}, {"backend": "torch"}])
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("wide_pixels", [False, True])
+def test_a_gradient_too_large_for_float16_saturates(
+    way: dict[str, Any], count: int, wide_pixels: bool
+) -> None:
+    """By points of size 1e-6 a rotation has derivatives beyond 65504: the largest number then, of the right sign."""
+    scene = random_scene(3, 6, noise=2.0, seed=3)
+    x, z = scene.points2d[:, :count], (1e-6 * scene.points3d[:, :count]).half()
+    mean = pg.Pose(scene.pose.R, 1e-6 * scene.pose.t)
+    options: dict[str, Any] = (
+        way if count > 3 else {"prior": pg.PosePrior(mean, torch.eye(6).double()), **way}
+    )
+    gradients = []
+    for points in (z, z.double()):
+        points2d, leaf = (x if wide_pixels else x.half()), points.clone().requires_grad_()
+        solution = pg.solve_pnp(points2d, leaf, scene.K.to(points2d), **options)
+        assert bool(solution.ok.all())
+        gradients += torch.autograd.grad((1e3 * solution.pose.R).sum(), leaf)
+    narrow, wide = gradients
+    assert bool((wide.abs() > 65504).any()), "the case tests nothing"
+    torch.testing.assert_close(narrow.double(), wide.clamp(-65504, 65504), rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+@pytest.mark.parametrize("name", ["points2d", "points3d"])
+@pytest.mark.parametrize("loss", [None, pg.robust.Huber(2.0)])
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Implicit(hessian="gauss_newton", max_gain=2.0)])
+def test_a_point_of_weight_zero_may_lie_anywhere(
+    way: dict[str, Any], name: str, loss: pg.robust.RobustLoss | None, adjoint: pg.Implicit
+) -> None:
+    """Where its square overflows, too: the others' gradients are as if it was near, its own is zero."""
+    inputs, others = _inputs(), torch.arange(8) != 3
+    inputs["weights"][_BAD, 3] = 0.0
+    options = {"with_init": True, "loss": loss, "adjoint": adjoint, **way}
+    near, expected = _solve(inputs, **options)
+    assert bool(near.ok.all())
+    for value in (1e308, -1e308, 1e160):
+        inputs[name][_BAD, 3, 0] = value
+        solution, gradients = _solve(inputs, **options)
+        torch.testing.assert_close(solution.pose.R, near.pose.R, rtol=0, atol=1e-12)
+        for leaf, gradient in gradients.items():
+            assert bool(gradient.isfinite().all()), leaf
+            kept = (
+                (gradient, expected[leaf])
+                if leaf == "camera"
+                else (gradient[:, others], expected[leaf][:, others])
+            )
+            torch.testing.assert_close(*kept, rtol=1e-8, atol=1e-10)
+        assert not bool(gradients["points3d"][_BAD, 3].any() | gradients["points2d"][_BAD, 3].any())

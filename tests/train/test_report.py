@@ -13,9 +13,12 @@ from posegrad.problems.uncertainty import pose_covariance
 from posegrad.projection import project_points
 from posegrad.testing import random_scene
 from posegrad.train import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig, run
+from posegrad.train.build import build_network
 from posegrad.train.evaluation import COLUMNS, compare, item_errors
+from posegrad.train.predictor import PosePredictor
 from posegrad.train.report import Evaluated, write_report
 from posegrad.train.report_data import Errors, errors_by_object, examine, examples, keypoint_covariances
+from posegrad.train.source import Source
 from posegrad.train.use_config import EvalConfig
 from tests.train.pages import Page
 
@@ -87,7 +90,7 @@ def test_a_run_leaves_one_valid_page_that_needs_nothing_else(trained: Evaluated)
         if tag == "th":
             assert attributes["scope"] in ("row", "col")
     assert headings(page) == [
-        *("Metrics", "Predictions", "Errors", "PnP statuses", "Training", "Settings", "Time and machine")
+        *("Metrics", "Predictions", "Errors", "Statuses", "Training", "Settings", "Time and machine")
     ]
     assert len(page.texts["caption"]) == len(page.tables)
 
@@ -159,6 +162,62 @@ def test_long_and_short_runs(evaluated: Evaluated) -> None:
     assert len(text) < 1e6
     _, page = read(dataclasses.replace(evaluated, log=evaluated.log[-1:]))
     assert "Heatmap loss l_h" in page.texts["h3"]
+
+
+def test_several_objects_one_of_them_symmetric_one_without_images(evaluated: Evaluated) -> None:
+    (model,) = evaluated.source.objects.values()
+    turned = np.diag([-1.0, -1.0, 1.0])
+    both = np.stack([np.eye(3), turned]), np.zeros((2, 3))
+    models = {
+        1: model,
+        2: dataclasses.replace(model, id=2, symmetries=both),
+        7: dataclasses.replace(model, id=7),
+    }
+    train, test = (
+        sorted(
+            [dataclasses.replace(item, object_id=1 + k % 2) for k, item in enumerate(part)],
+            key=lambda item: item.object_id,
+        )
+        for part in (evaluated.source.train, evaluated.source.test)
+    )
+    source = Source("toy, objects 1, 2, 7", train, test, models)
+    net = build_network(evaluated.config, 3, len(model.keypoints))
+    predictor = PosePredictor(net, source.keypoints)
+    found = predictor.on(test)
+    objects = compare(source, found)
+    _, page = read(
+        dataclasses.replace(
+            evaluated, source=source, predictor=predictor, boxed=test, found=found, objects=objects
+        )
+    )
+    table = page.tables[0]
+    assert [row[0] for row in table[1:]] == [
+        *("object 1", "mean pose", "object 2", "mean pose", "mean of 2 objects", "mean pose")
+    ]
+    column = table[0].index("ADD(-S)-0.1d%")
+    expected = (objects["1"]["posegrad"]["add_01d"] + objects["2"]["posegrad"]["adds_01d"]) / 2
+    assert float(table[5][column]) == pytest.approx(expected, abs=0.0501)
+    cards = [title for title in page.texts["h3"] if title.startswith("object")]
+    assert cards == [f"object {k}, {rank}" for k in (1, 2) for rank in ("best", "median", "worst")]
+    assert {"object 1", "object 2"} <= set(page.texts["text"])
+
+
+def test_a_network_without_heatmaps_and_an_image_without_a_box(evaluated: Evaluated) -> None:
+    config = dataclasses.replace(evaluated.config, loss=LossConfig(loss="regression"))
+    net = build_network(config, 1, 8)
+    predictor = PosePredictor(net, evaluated.source.keypoints)
+    text, page = read(
+        dataclasses.replace(
+            evaluated, config=config, predictor=predictor, found=predictor.on(evaluated.source.test)
+        )
+    )
+    assert "Predictions" in headings(page)
+    assert "heatmap" not in " ".join(page.texts["p"])
+    assert 'class="strip"' not in text
+    found = evaluated.predictor.on(evaluated.source.test[:6]).placed(range(6), 8)
+    _, page = read(dataclasses.replace(evaluated, found=found, objects=compare(evaluated.source, found)))
+    assert ["UNDETECTED", "2", "25.0"] in [row[:3] for row in page.tables[1]]
+    assert "failed: UNDETECTED" in " ".join(page.texts["span"])
 
 
 def errors_of(distance: list[float]) -> Errors:

@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posegrad import cli
-from posegrad.train import RunError, TrainConfig, train
+from posegrad.train import RunError, TrainConfig, evaluate, files, train
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.errors import Stopped
 from posegrad.train.files import hold, write_bytes
 from posegrad.train.record import Recorder
 from posegrad.train.resume import stored_config
+from posegrad.train.use_config import EvalConfig
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], 
 
 def results(folder: Path) -> tuple[object, str, dict[str, torch.Tensor]]:
     metrics = json.loads((folder / "metrics.json").read_text())
-    training = {k: v for k, v in metrics["training"].items() if "second" not in k and "waiting" not in k}
+    ignored = {"seconds", "images_per_second", "waiting_for_data_share", "workers"}
+    training = {k: v for k, v in metrics["training"].items() if k not in ignored}
     return (
         (metrics["test"], training),
         (folder / "log.jsonl").read_text(),
@@ -168,11 +170,10 @@ def test_killed_at_ten_random_moments(config: TrainConfig, tmp_path: Path) -> No
     rng = random.Random(0)
     for attempt in range(10):
         out = tmp_path / f"killed{attempt}"
-        process, end = start(words_of(at(config, out))), time.monotonic() + rng.uniform(0, seconds)
+        first = [*words_of(at(config, out)), "--workers", str(attempt % 2)]
+        process, end = start(first), time.monotonic() + rng.uniform(0, seconds)
         kill_when(process, lambda end=end: time.monotonic() > end)
-        words = (
-            ["train", "--resume", str(out)] if (out / "config.json").exists() else words_of(at(config, out))
-        )
+        words = ["train", "--resume", str(out)] if (out / "config.json").exists() else first
         assert cli.main(words) == 0
         assert_same(out, tmp_path / "whole")
 
@@ -193,6 +194,11 @@ def test_an_unfinished_run_is_not_replaced_without_a_word(config: TrainConfig, s
     assert (stopped / CHECKPOINT).read_bytes() == before
     train(config, overwrite=True)
     train(config)  # that of a finished run is
+
+
+def test_an_unfinished_run_cannot_be_evaluated(stopped: Path) -> None:
+    with pytest.raises(RunError, match="unfinished run: go on with"):
+        evaluate(EvalConfig(run=stopped))
 
 
 def test_other_settings_cannot_be_resumed(
@@ -281,7 +287,8 @@ def test_damaged_json_is_one_clear_line(config: TrainConfig, name: str) -> None:
         train(stored_config(config.run.out), resume=config.run.out)
 
 
-def test_a_second_process_is_refused(config: TrainConfig) -> None:
+def test_a_second_process_is_refused(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
     config.run.out.mkdir()
     with hold(config.run.out), pytest.raises(RunError, match="another process trains in"):
         train(config)

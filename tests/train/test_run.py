@@ -136,6 +136,12 @@ def test_the_clock_ends_a_run(config: TrainConfig, monkeypatch: pytest.MonkeyPat
     assert log[-1]["lr"] < log[len(log) // 2]["lr"]
 
 
+def test_a_run_has_a_step_whatever_the_clock_says(config: TrainConfig) -> None:
+    options = replace(config.optimizer, max_minutes=1e-9)
+    train(replace(config, optimizer=options, run=replace(config.run, pictures=0)))
+    assert len(read_log(config)) == 1
+
+
 def test_settings_survive_json(config: TrainConfig) -> None:
     assert TrainConfig.from_json(config.to_json()) == config
     assert TrainConfig.from_json(TrainConfig().to_json()) == TrainConfig()

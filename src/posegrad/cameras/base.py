@@ -221,7 +221,7 @@ class Camera:
         """
         scale_y = scale_x if scale_y is None else scale_y
         for name, scale in (("scale_x", scale_x), ("scale_y", scale_y)):
-            if not bool((torch.as_tensor(scale) > 0).all()):
+            if not _holds(torch.as_tensor(scale) > 0, unknown=True):
                 raise ValueError(f"resize: got {name} = {scale}, expected > 0 (new size / old size)")
         return self._moved(0.0, 0.0, scale_x, scale_y)
 
@@ -230,10 +230,10 @@ class Camera:
     ) -> Self:
         values = dict(zip(self.parameter_names, self.params.unbind(-1), strict=True))
         if "f" in values:
-            if not bool(torch.as_tensor(sx == sy).all()):
+            if sx is not sy and not _holds(torch.as_tensor(sx == sy), unknown=False):
                 raise ValueError(
-                    f"resize: {type(self).__name__} has one focal length, got scales {sx} and {sy}; "
-                    "use equal scales or the model with fx, fy"
+                    f"resize: {type(self).__name__} has one focal length, got two scales that differ (under vmap: that "
+                    "may differ); give one, or use the model with fx, fy"
                 )
             values["f"] = values["f"] * sx
         else:
@@ -244,6 +244,16 @@ class Camera:
         values["cy"] = (values["cy"] - top + 0.5) * sy - 0.5
         columns = torch.broadcast_tensors(*(values[name] for name in self.parameter_names))
         return self.in_same_field(torch.stack(columns, -1))
+
+
+def _holds(condition: Tensor, *, unknown: bool) -> bool:
+    """Whether it holds everywhere; ``unknown`` where torch.func.vmap lets nobody ask."""
+    try:
+        return bool(condition.all())
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return unknown
 
 
 def interleaved(*components: Tensor) -> Tensor:

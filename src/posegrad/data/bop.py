@@ -140,16 +140,7 @@ class BopDataset:
 
     def model_path(self, object_id: int, folder: str | None = None) -> Path:
         """The mesh file of an object: the first in models_eval, models, models_color, or that in `folder`."""
-        folders = MODEL_FOLDERS if folder is None else (folder,)
-        for name in folders:
-            for suffix in (".ply", ".ply.gz"):
-                path = self.root / name / f"obj_{object_id:06d}{suffix}"
-                if path.is_file():
-                    return path
-        raise DatasetFileError(
-            f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {self.root}: "
-            f"download the dataset's models."
-        )
+        return model_path(self.root, object_id, folder)
 
     def load_mesh(self, object_id: int, folder: str | None = None) -> Mesh:
         """The mesh of an object, millimetres (`model_path` says which file).
@@ -277,6 +268,19 @@ class BopDataset:
     @cached_property
     def _vertices(self) -> dict[int, np.ndarray]:
         return {}
+
+
+def model_path(root: Path, object_id: int, folder: str | None = None) -> Path:
+    """The mesh file of an object of a dataset: see `BopDataset.model_path`."""
+    folders = MODEL_FOLDERS if folder is None else (folder,)
+    for name in folders:
+        for suffix in (".ply", ".ply.gz"):
+            path = root / name / f"obj_{object_id:06d}{suffix}"
+            if path.is_file():
+                return path
+    raise DatasetFileError(
+        f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {root}: download the dataset's models."
+    )
 
 
 def _check_frames(frames: dict, path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from posegrad.data.bop import image_path
+from posegrad.data.check_boxes import Scene, Size
 from posegrad.data.check_images import check_images, check_masks
 from posegrad.data.check_json import read_object
 from posegrad.data.check_models import Models, check_annotated, check_models
-from posegrad.data.check_scene import Scene, Size, check_geometry, read_scene
+from posegrad.data.check_scene import check_geometry, read_scene
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings
 from posegrad.data.json_files import read_split

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from posegrad.data.bop import IMAGE_FOLDERS, image_path
-from posegrad.data.check_scene import Scene, Size
+from posegrad.data.check_boxes import Scene, Size
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings
 from posegrad.data.image import load_image
@@ -42,7 +43,11 @@ def check_images(
         findings.add(scene.folder, "none", f"none of the {len(frames)} pictures is there", hint)
     findings.count("pictures", len(present))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        results = pool.map(lambda path: _size(path, quick), present.values())
+        results = tqdm(
+            pool.map(lambda path: _size(path, quick), present.values()),
+            desc=f"reading {scene.folder.relative_to(findings.root)}", total=len(present), unit="picture", leave=False,
+            disable=None,
+        )  # fmt: skip
         sizes: dict[int, Size] = {}
         for (frame, path), result in zip(present.items(), results, strict=True):
             if isinstance(result, str):

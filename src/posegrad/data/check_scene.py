@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from posegrad.data.check_boxes import SLACK, Entry, Scene, Size, compare_boxes
 from posegrad.data.check_json import by_frame, read_object
 from posegrad.data.check_models import Models
 from posegrad.data.entries import BadEntry, read_box, read_info, read_intrinsics, read_pose, read_visibility
 from posegrad.data.findings import Findings
 from posegrad.data.plausibility import camera_fault, scale_fault
 
-Size = tuple[int, int]
-_SLACK = 3.0
-"""Pixels by which boxes may differ without a word: of rounding, and of the two conventions of a box's width."""
-_MOST_OFF, _ONE_OFF = 0.02, 0.15
-"""By how much a box may be off the projected mesh, in longer sides: in the median of a scene, and in one frame. In
-published datasets it is next to nothing."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One annotated object: its pose and intrinsics are None where they cannot be right."""
-
-    frame: int
-    number: int
-    object_id: int
-    pose: tuple[np.ndarray, np.ndarray] | None
-    K: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What was read of a scene's annotations; `info` by frame, None where the file is absent or broken."""
-
-    folder: Path
-    frames: dict[int, list[Entry]]
-    info: dict[int, Any] | None
+_OFF_CENTRE = 0.2
+"""Distance of the principal point from the middle, in widths and heights, from which it is odd."""
 
 
 def read_scene(folder: Path, findings: Findings) -> Scene:
@@ -150,7 +125,7 @@ def check_geometry(scene: Scene, models: Models, sizes: dict[int, Size], finding
             continue
         boxes = _boxes(scene, [e for e in entries if e.frame not in wrong], sizes, findings)
         if model.hull is not None:
-            _compare(scene, object_id, boxes, model.hull, sizes, findings)
+            compare_boxes(scene.folder / "scene_gt.json", object_id, boxes, model.hull, sizes, findings)
 
 
 def _cameras_at_odds(scene: Scene, sizes: dict[int, Size], findings: Findings) -> set[int]:
@@ -164,6 +139,13 @@ def _cameras_at_odds(scene: Scene, sizes: dict[int, Size], findings: Findings) -
             kind = fault.what.partition("(")[0]
             findings.add(scene.folder / "scene_camera.json", kind, fault.what, fault.fix, frame)
             wrong.add(frame)
+        elif np.abs(K[:2, 2] / sizes[frame] - 0.5).max() > _OFF_CENTRE:
+            (width, height), (cx, cy) = sizes[frame], K[:2, 2]
+            findings.note(
+                scene.folder / "scene_camera.json", "off centre",
+                f"the principal point ({cx:.4g}, {cy:.4g}) is far from the middle ({width} x {height} px)",
+                "K is that of another resolution or crop, unless the camera is so", frame,
+            )  # fmt: skip
     return wrong
 
 
@@ -214,7 +196,7 @@ def _check_info(
         return None
     if share > 0 and whole is not None and min(whole[2:]) > 0:
         off = max(*(whole[:2] - visible[:2]), *(visible[:2] + visible[2:] - whole[:2] - whole[2:]))
-        if off > _SLACK:
+        if off > SLACK:
             findings.add(
                 path, "larger", f"{name}: bbox_visib {_list(visible)} is not inside bbox_obj {_list(whole)}",
                 "compute both again", entry.frame,
@@ -228,73 +210,4 @@ def _list(box: np.ndarray) -> str:
 
 def _outside(box: np.ndarray, size: Size) -> bool:
     x, y, w, h = box
-    return min(x, y) < -_SLACK or x + w > size[0] + _SLACK or y + h > size[1] + _SLACK
-
-
-def _compare(
-    scene: Scene,
-    object_id: int,
-    boxes: list[tuple[Entry, np.ndarray]],
-    hull: np.ndarray,
-    sizes: dict[int, Size],
-    findings: Findings,
-) -> None:
-    """The boxes against those of the projected mesh; where most disagree, what would make them agree."""
-    found = [(e, b) for e, b in boxes if e.pose is not None and e.K is not None]
-    if not found:
-        return
-
-    def misfit(change: Callable[[Entry, np.ndarray], tuple[Entry, np.ndarray]]) -> np.ndarray:
-        pairs = [change(e, b) for e, b in found]
-        return np.array([_misfit(e, b, hull, sizes.get(e.frame)) for e, b in pairs])
-
-    given = misfit(lambda entry, box: (entry, box))
-    everywhere = bool(np.median(given) > _MOST_OFF)
-    fix = "pose, intrinsics, mesh or box is of something else: posegrad data show draws them"
-    if everywhere:
-        for words, change in _GUESSES:
-            if np.median(misfit(change)) <= _MOST_OFF:
-                fix = f"they agree if {words}"
-                break
-    for (entry, _), off in zip(found, given, strict=True):
-        if off > (_MOST_OFF if everywhere else _ONE_OFF):
-            findings.add(
-                scene.folder / "scene_gt.json", f"projection {object_id}",
-                f"object {object_id}: the projected mesh is not where bbox_obj of scene_gt_info.json says", fix,
-                entry.frame,
-            )  # fmt: skip
-
-
-def _misfit(entry: Entry, box: np.ndarray, hull: np.ndarray, size: Size | None) -> float:
-    """By how much the sides of a box and of that of the projected points differ at most, beyond some pixels, both cut
-    at the picture: in longer sides."""
-    assert entry.pose is not None
-    assert entry.K is not None
-    R, t = entry.pose
-    camera = hull @ R.T + t
-    if camera[:, 2].min() <= 0:
-        return np.inf
-    pixels = camera @ entry.K.T
-    pixels = pixels[:, :2] / pixels[:, 2:]
-    a = np.concatenate([pixels.min(0), pixels.max(0)])
-    b = np.concatenate([box[:2], box[:2] + box[2:]])
-    if size is not None:
-        a, b = (np.clip(corners, 0, np.tile(size, 2)) for corners in (a, b))
-    longer = max(*(a[2:] - a[:2]), *(b[2:] - b[:2]), 1.0)
-    return float(max(np.abs(a - b).max() - _SLACK, 0) / longer)
-
-
-_GUESSES = (
-    (
-        "cam_R_m2c is column-major; transpose it",
-        lambda e, box: (replace(e, pose=(e.pose[0].T, e.pose[1])), box),
-    ),
-    (
-        "the poses are those of the camera in the object's frame; invert them",
-        lambda e, box: (replace(e, pose=(e.pose[0].T, -e.pose[0].T @ e.pose[1])), box),
-    ),
-    (
-        "the boxes are [x0, y0, x1, y1]; write [x, y, w, h]",
-        lambda e, box: (e, np.concatenate([box[:2], box[2:] - box[:2]])),
-    ),
-)
+    return min(x, y) < -SLACK or x + w > size[0] + SLACK or y + h > size[1] + SLACK

@@ -11,6 +11,7 @@ from posegrad import _pytree
 from posegrad.manifolds import Manifold, manifold_of
 from posegrad.optim import batch
 from posegrad.optim.status import Status
+from posegrad.optim.widening import widened
 from posegrad.robust import RobustLoss, Squared
 
 
@@ -53,7 +54,7 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
     compute = torch.float32 if device.type == "mps" else torch.float64
 
     def cast(leaf: Tensor) -> Tensor:
-        return leaf.to(compute) if leaf.is_floating_point() else leaf
+        return widened(leaf, compute) if leaf.is_floating_point() else leaf
 
     def flat(leaf: Tensor) -> Tensor:  # a parameter of the loss: a number, or one for each item
         return cast(leaf).to(device).reshape(-1)

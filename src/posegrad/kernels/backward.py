@@ -30,7 +30,7 @@ from posegrad.kernels.solver import (
     evaluate_at,
 )
 
-_SMALLEST = 2.2250738585072014e-308
+_SMALLEST, _FARTHEST = 2.2250738585072014e-308, 1e150
 
 
 @helper
@@ -178,6 +178,16 @@ def zero(block_at, field, item, count):
 
 
 @helper
+def bring_near(rows_at, pitch, first, last):
+    """Pixels of weight zero no farther off than their square can be computed: a zero times it, in whatever order, is to
+    be zero."""
+    for k in range(2):
+        x = doubles(rows_at + 8 * k * pitch)
+        for i in range(first, last):
+            x[i] = min(max(x[i], -_FARTHEST), _FARTHEST)
+
+
+@helper
 def pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept_at, work):
     """The gradients of one item."""
     b, unit, u = integers(block_at), doubles(work + 8 * UNITS), doubles(work + 8 * DELTA)
@@ -202,9 +212,10 @@ def pull_item(block_at, item, slot, rows_at, pulled_at, pitch, kept_at, work):
         count = padded(integers(found_at)[0])
         evaluate_at(block_at, rows_at, pitch, count, work, pose_at, work + 8 * SUMS, False, general)
     condition(b[block.CONDITION], (block_at, item, rows_at, pitch, kept_at, *where, mode + EVERYTHING))
-    used, indexed = integers(found_at)[1], integers(found_at)[2] != 0
+    weighty, used, indexed = integers(found_at)[0], integers(found_at)[1], integers(found_at)[2] != 0
     count = padded(used)
     if general:
+        bring_near(rows_at, pitch, weighty, used)
         first, second = rows_at + 8 * passes.RHO1 * pitch, rows_at + 8 * passes.RHO2 * pitch
         passes.call(b[block.PASSES], (rows_at, pitch, count, camera_at, pose_at, 0, work))
         evaluate(b[block.EVALUATE], (b[block.LOSS], unit[SQUARE], unit[SHAPE], count, first, second))

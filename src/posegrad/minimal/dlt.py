@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
-from posegrad.minimal.candidates import Normalised, checked, finite
+from posegrad.minimal.candidates import Normalised, check_arguments, checked, finite
 from posegrad.minimal.linear_map import linear_map
 from posegrad.minimal.object_space import placed
 from posegrad.pose import Pose
@@ -22,7 +22,7 @@ _LEAST_POINTS = 6
 
 
 def dlt(
-    bearings: Float[Tensor, "B N 3"], points3d: Float[Tensor, "B N 3"], weights: Float[Tensor, "B N"]
+    bearings: Float[Tensor, "B N 3"], points3d: Float[Tensor, "#B N 3"], weights: Float[Tensor, "B N"]
 ) -> tuple[Pose, Bool[Tensor, "B 1"]]:
     """The pose nearest to the projection matrix P that minimises ``sum_i w_i |v_i x P (z_i, 1)|^2`` with |P| = 1.
 
@@ -45,6 +45,7 @@ def dlt(
     >>> bool((pose.R - torch.eye(3)).abs().max() < 1e-9), valid.tolist()
     (True, [[True]])
     """
+    check_arguments(bearings, points3d, weights)
     known = Normalised.of(points3d, weights)
     z, w = known.points3d, known.weights
     P, determined = linear_map(bearings, torch.cat([z, torch.ones_like(z[..., :1])], -1), w)

@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
-from posegrad.minimal.candidates import Normalised, checked, finite
+from posegrad.minimal.candidates import Normalised, check_arguments, checked, finite
 from posegrad.minimal.linear_map import linear_map
 from posegrad.minimal.object_space import placed
 from posegrad.pose import Pose
 
 
 def ippe(
-    bearings: Float[Tensor, "B N 3"], points3d: Float[Tensor, "B N 3"], weights: Float[Tensor, "B N"]
+    bearings: Float[Tensor, "B N 3"], points3d: Float[Tensor, "#B N 3"], weights: Float[Tensor, "B N"]
 ) -> tuple[Pose, Bool[Tensor, "B 2"]]:
     """The two poses of a plane whose image has the homography of the data at the centroid, up to first order.
 
@@ -45,6 +45,7 @@ def ippe(
     >>> bool((pose.R - torch.eye(3)).abs().amax((-1, -2)).min() < 1e-9), valid.tolist()
     (True, [[True, True]])
     """
+    check_arguments(bearings, points3d, weights)
     known = Normalised.of(points3d, weights)
     z, w = known.points3d, known.weights
     axes = torch.linalg.eigh(finite((w[..., None] * z).mT @ z))[1].mT.flip(1)

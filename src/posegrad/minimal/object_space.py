@@ -18,7 +18,10 @@ class ObjectSpace(NamedTuple):
 
     @classmethod
     def of(
-        cls, bearings: Float[Tensor, "B N 3"], points3d: Float[Tensor, "B N 3"], weights: Float[Tensor, "B N"]
+        cls,
+        bearings: Float[Tensor, "B N 3"],
+        points3d: Float[Tensor, "#B N 3"],
+        weights: Float[Tensor, "B N"],
     ) -> "ObjectSpace":
         """From unit rays, points and weights >= 0."""
         batch = bearings.shape[0]
@@ -43,7 +46,7 @@ class ObjectSpace(NamedTuple):
 def placed(
     R: Float[Tensor, "B C 3 3"],
     bearings: Float[Tensor, "B N 3"],
-    points3d: Float[Tensor, "B N 3"],
+    points3d: Float[Tensor, "#B N 3"],
     weights: Float[Tensor, "B N"],
 ) -> tuple[Pose, Bool[Tensor, "B C"]]:
     """Rotations with their best translations, and whether these put the origin, the points' centroid, in front."""

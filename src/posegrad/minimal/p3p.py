@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
-from posegrad.minimal.candidates import checked
+from posegrad.minimal.candidates import check_arguments, checked
 from posegrad.pose import Pose
 
 _POLISH_STEPS = 3
@@ -52,6 +52,7 @@ def p3p(
     >>> valid.sum().item(), bool(error < 1e-12)
     (2, True)
     """
+    check_arguments(bearings, points3d, count=3)
     # the longest side comes first: it then gives the direction that is best determined
     longest = (points3d - points3d.roll(-1, 1)).square().sum(-1).argmax(-1, keepdim=True)
     order = (longest + torch.arange(3, device=longest.device)) % 3

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import so3
-from posegrad.minimal.candidates import checked
+from posegrad.minimal.candidates import check_arguments, checked
 from posegrad.minimal.object_space import ObjectSpace
+from posegrad.optim.settings import check_count
 from posegrad.pose import Pose
 
 _STEPS = 12
@@ -24,7 +25,7 @@ _STEPS = 12
 
 def sqpnp(
     bearings: Float[Tensor, "B N 3"],
-    points3d: Float[Tensor, "B N 3"],
+    points3d: Float[Tensor, "#B N 3"],
     weights: Float[Tensor, "B N"],
     num_candidates: int = 4,
     *,
@@ -61,6 +62,8 @@ def sqpnp(
     >>> bool((pose.R[0, 0] - torch.eye(3)).abs().max() < 1e-6)
     True
     """
+    check_arguments(bearings, points3d, weights)
+    check_count("num_candidates", num_candidates)
     form = ObjectSpace.of(bearings, points3d, weights)
     starts = bearings.new_tensor(_cube_quaternions()).mT.expand(bearings.shape[0], 4, -1)
     centroid_ray = (weights[..., None] * bearings).sum(-2)

@@ -1,19 +1,26 @@
 """Learning parts: keypoint network, heatmap decoding, losses and pose metrics (needs `posegrad[train]`)."""
 
-from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weights
+from posegrad.nn.backbone import Backbone, create_backbone, load_backbone_weights, normalise_image
 from posegrad.nn.heatmaps import (
     crop_from_cell,
     gaussian_heatmap,
     heatmap_moments,
     heatmap_spread,
+    information_matrices,
+    map_covariance,
     map_points,
     soft_argmax,
     spatial_softmax,
 )
 from posegrad.nn.losses import crop_extent, heatmap_loss, inside_crop, mixture, pose_loss, warm_up
 from posegrad.nn.metrics import (
+    MSPD_THRESHOLDS,
+    MSSD_THRESHOLDS,
     add,
     adds,
+    average_recall,
+    mspd,
+    mssd,
     projection_2d,
     recall,
     recall_5cm_5deg,
@@ -22,13 +29,28 @@ from posegrad.nn.metrics import (
 )
 from posegrad.nn.network import KeypointPoseNet, KeypointPrediction
 from posegrad.nn.normalisation import set_normalisation
+from posegrad.nn.regression import (
+    PoseRegressionNet,
+    RegressedPose,
+    Regression,
+    kendall_loss,
+    pose_from_crop,
+    rotation_from_6d,
+)
+from posegrad.nn.symmetric import nearest_symmetric_pose, stack_symmetries
 
 __all__ = [
+    "MSPD_THRESHOLDS",
+    "MSSD_THRESHOLDS",
     "Backbone",
     "KeypointPoseNet",
     "KeypointPrediction",
+    "PoseRegressionNet",
+    "RegressedPose",
+    "Regression",
     "add",
     "adds",
+    "average_recall",
     "create_backbone",
     "crop_extent",
     "crop_from_cell",
@@ -36,18 +58,28 @@ __all__ = [
     "heatmap_loss",
     "heatmap_moments",
     "heatmap_spread",
+    "information_matrices",
     "inside_crop",
+    "kendall_loss",
     "load_backbone_weights",
+    "map_covariance",
     "map_points",
     "mixture",
+    "mspd",
+    "mssd",
+    "nearest_symmetric_pose",
+    "normalise_image",
+    "pose_from_crop",
     "pose_loss",
     "projection_2d",
     "recall",
     "recall_5cm_5deg",
     "rotation_error_deg",
+    "rotation_from_6d",
     "set_normalisation",
     "soft_argmax",
     "spatial_softmax",
+    "stack_symmetries",
     "translation_error",
     "warm_up",
 ]

@@ -5,16 +5,41 @@ from __future__ import annotations
 import difflib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "create_backbone", "load_backbone_weights"]
+__all__ = ["Backbone", "BackboneNet", "create_backbone", "load_backbone_weights", "normalise_image"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 FINEST_STRIDE = 4
 STANDARD_LEAVES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+def normalise_image(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Crops as timm's backbones want them: checked, minus the mean and over the deviation of ImageNet's colours.
+
+    Args:
+        image: (B, 3, S, S) RGB, uint8 in [0, 255] or floating point in [0, 1]; S a multiple of 32.
+        dtype: of the result.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+
+    >>> normalise_image(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))[0, :, 0, 0]
+    tensor([2.2489, 2.4286, 2.6400])
+    """
+    if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
+        raise ValueError(f"image: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of 32")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ValueError(f"image: got {image.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
+    pixels = image.to(dtype) / 255 if image.dtype == torch.uint8 else image.to(dtype)
+    mean, std = (torch.tensor(v, dtype=dtype, device=image.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
 
 class Backbone(nn.Module):
@@ -46,6 +71,22 @@ class Backbone(nn.Module):
         maps = self.model(image)
         kept = [maps[i] for i in self._kept]
         return [m.permute(0, 3, 1, 2) for m in kept] if self._channels_last else kept
+
+
+class BackboneNet(nn.Module):
+    """A network on a backbone, whose batch normalisations may keep the statistics they were loaded with."""
+
+    backbone: Backbone
+    fixed_statistics: bool = False
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
+        super().train(mode)
+        if self.fixed_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
 
 def create_backbone(name: str, image_size: int = 128) -> Backbone:

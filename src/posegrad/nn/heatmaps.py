@@ -16,6 +16,8 @@ __all__ = [
     "gaussian_heatmap",
     "heatmap_moments",
     "heatmap_spread",
+    "information_matrices",
+    "map_covariance",
     "map_points",
     "soft_argmax",
     "spatial_softmax",
@@ -99,6 +101,26 @@ def soft_argmax(probabilities: Tensor, stride: float) -> Tensor:
     return crop_from_cell(torch.stack([u, v], -1), stride)
 
 
+def heatmap_moments(probabilities: Tensor, stride: float) -> Tensor:
+    """Second central moments of each heatmap, crop pixels squared, (..., h, w) -> (..., 2, 2).
+
+    The variance of a single cell, `stride^2 / 12` in each direction, is included: the result is positive definite, and
+    its inverse is bounded.
+
+    >>> diagonal = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
+    >>> heatmap_moments(diagonal, stride=4)
+    tensor([[5.3333, 4.0000],
+            [4.0000, 5.3333]])
+    """
+    columns, rows = _axes(probabilities)
+    along_x, along_y = probabilities.sum(-2), probabilities.sum(-1)
+    u = columns - (along_x * columns).sum(-1, keepdim=True)
+    v = rows - (along_y * rows).sum(-1, keepdim=True)
+    xx, yy = (along_x * u.square()).sum(-1) + 1 / 12, (along_y * v.square()).sum(-1) + 1 / 12
+    xy = ((probabilities * v[..., None]).sum(-2) * u).sum(-1)
+    return torch.stack([xx, xy, xy, yy], -1).unflatten(-1, (2, 2)) * stride**2
+
+
 def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
     """Standard deviation of each heatmap along x and y, crop pixels, (..., h, w) -> (..., 2).
 
@@ -107,36 +129,42 @@ def heatmap_spread(probabilities: Tensor, stride: float) -> Tensor:
     >>> heatmap_spread(torch.tensor([[0.5, 0.0, 0.5]]), stride=4)
     tensor([4.1633, 1.1547])
     """
-    columns, rows = _axes(probabilities)
-
-    def variance(marginal: Tensor, axis: Tensor) -> Tensor:
-        mean = (marginal * axis).sum(-1, keepdim=True)
-        return (marginal * (axis - mean).square()).sum(-1) + 1 / 12
-
-    both = [variance(probabilities.sum(-2), columns), variance(probabilities.sum(-1), rows)]
-    return torch.stack(both, -1).sqrt() * stride
+    return heatmap_moments(probabilities, stride).diagonal(dim1=-2, dim2=-1).sqrt()
 
 
-def heatmap_moments(probabilities: Tensor, stride: float) -> Tensor:
-    """Covariance of each heatmap about its mean, crop pixels squared, (..., h, w) -> (..., 2, 2).
+def map_covariance(covariance: Tensor, affine: Tensor) -> Tensor:
+    """Covariances of points after affine maps: `A C A^T`, in the precision of `affine`.
 
-    The variance of a single cell, `stride^2 / 12`, is included, so that the result is positive definite.
+    Args:
+        covariance: (..., N, 2, 2) pixels squared.
+        affine: (..., 2, 3), for instance `full_from_crop`.
 
-    >>> p = torch.tensor([[0.5, 0.0], [0.0, 0.5]])
-    >>> heatmap_moments(p, stride=1)
-    tensor([[0.3333, 0.2500],
-            [0.2500, 0.3333]])
+    >>> twice = torch.tensor([[2.0, 0.0, 10.0], [0.0, 2.0, 20.0]])
+    >>> map_covariance(torch.eye(2)[None], twice)
+    tensor([[[4., 0.],
+             [0., 4.]]])
     """
-    columns, rows = _axes(probabilities)
-    u, v = probabilities.sum(-2), probabilities.sum(-1)
-    along_u = columns - (u * columns).sum(-1, keepdim=True)
-    along_v = rows - (v * rows).sum(-1, keepdim=True)
-    mixed = ((probabilities @ along_u[..., None])[..., 0] * along_v).sum(-1)
-    xx, yy = (
-        (u * along_u.square()).sum(-1) + 1 / 12,
-        (v * along_v.square()).sum(-1) + 1 / 12,
-    )
-    return torch.stack([xx, mixed, mixed, yy], -1).unflatten(-1, (2, 2)) * stride**2
+    A = affine[..., None, :, :2]
+    return A @ covariance.to(affine.dtype) @ A.mT
+
+
+def information_matrices(covariance: Tensor) -> Tensor:
+    """Weights of PnP from the keypoints' covariances: their inverses, (..., 2, 2).
+
+    With these `pg.solve_pnp` minimises Mahalanobis distances, as the uncertainty-driven PnP of PVNet does, and the
+    gradient of the pose by the weights goes on into the second moments of the heatmaps. `pg.pose_covariance(...,
+    noise=1.0)` then is the covariance of the pose that the heatmaps claim.
+
+    Reference:
+        Peng et al., "PVNet: Pixel-wise Voting Network for 6DoF Pose Estimation", CVPR 2019, section 3.2.
+
+    >>> information_matrices(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
+    tensor([[0.2500, -0.0000],
+            [-0.0000, 4.0000]])
+    """
+    a, b, d = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    adjugate = torch.stack([d, -b, -b, a], -1).unflatten(-1, (2, 2))
+    return adjugate / (a * d - b * b)[..., None, None]
 
 
 def gaussian_heatmap(points: Tensor, size: tuple[int, int], stride: float, sigma: float) -> Tensor:

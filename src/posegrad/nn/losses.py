@@ -6,16 +6,27 @@ scales mean the same for any image size, focal length and object.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from posegrad.cameras import Camera
 from posegrad.nn.heatmaps import gaussian_heatmap, soft_argmax, spatial_softmax
 from posegrad.pose import Pose
-from posegrad.problems.pnp import PnPSolution
 from posegrad.projection import project_points
 
 __all__ = ["crop_extent", "heatmap_loss", "inside_crop", "mixture", "pose_loss", "warm_up"]
+
+
+class Solved(Protocol):
+    """Poses of a batch, and which of them are good: of `pg.solve_pnp`, `KeypointPoseNet`, `PoseRegressionNet`."""
+
+    @property
+    def pose(self) -> Pose: ...
+
+    @property
+    def ok(self) -> Tensor: ...
 
 
 def crop_extent(full_from_crop: Tensor, size: int) -> Tensor:
@@ -103,7 +114,7 @@ def _robust(squared: Tensor, scale: float | None) -> Tensor:
 
 
 def pose_loss(
-    solution: PnPSolution,
+    solution: Solved,
     pose: Pose,
     points2d: Tensor,
     points3d: Tensor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,22 @@ from posegrad.cameras import Camera, as_camera
 from posegrad.pose import Pose
 
 __all__ = [
+    "MSPD_THRESHOLDS",
+    "MSSD_THRESHOLDS",
     "add",
     "adds",
+    "average_recall",
+    "mspd",
+    "mssd",
     "projection_2d",
     "recall",
     "recall_5cm_5deg",
     "rotation_error_deg",
     "translation_error",
 ]
+
+MSSD_THRESHOLDS = tuple(0.05 * k for k in range(1, 11))  # in diameters of the object
+MSPD_THRESHOLDS = tuple(5.0 * k for k in range(1, 11))  # in pixels of an image 640 pixels wide
 
 
 def add(pose: Pose, true: Pose, points: Tensor) -> Tensor:
@@ -78,6 +88,114 @@ def adds(
         ]
         means.append(torch.cat(nearest).mean())
     return torch.stack(means).reshape(shape)
+
+
+def mssd(
+    pose: Pose, true: Pose, points: Tensor, symmetries: Pose | None = None, *, chunk: int = 4096
+) -> Tensor:
+    """Maximum symmetry-aware surface distance: `min_S max_i |T z_i - T* S z_i|`.
+
+    The maximum is a convex function of z, so the vertices of the model's convex hull give the same answer as all.
+
+    Args:
+        pose, true: (...,) poses T, T*.
+        points: (V, 3) vertices of the model, same unit as the translations.
+        symmetries: (S,) or (..., S) transforms S of the object onto itself, identity among them (see
+            `posegrad.data.symmetry_transforms`); None: the identity alone.
+        chunk: points handled at once; memory grows with chunk per item.
+
+    Returns:
+        (...,) in the unit of the points; BOP counts it below 0.05, 0.1, .. 0.5 diameters (see `average_recall`).
+
+    Reference:
+        Hodan et al., "BOP Challenge 2020 on 6D Object Localization", ECCVW 2020, section 2.2.
+
+    >>> true = Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 500.0]))
+    >>> turned = Pose.from_rotvec(torch.tensor([0.0, 0.0, torch.pi]), true.t)
+    >>> half_a_turn = Pose.from_rotvec(torch.tensor([[0.0, 0, 0], [0, 0, torch.pi]]), torch.zeros(2, 3))
+    >>> bar = torch.tensor([[-1.0, 0, 0], [2, 0, 0]])
+    >>> mssd(turned, true, bar), mssd(turned, true, bar, half_a_turn).round(decimals=5)
+    (tensor(4.), tensor(0.))
+    """
+
+    def squared(true: Pose, part: Tensor) -> Tensor:
+        # One affine map per pair of poses instead of the difference of two.
+        return Pose(pose.R - true.R, pose.t - true.t).act(part).square().sum(-1)
+
+    return _least_maximum(squared, true, points, symmetries, chunk).sqrt()
+
+
+def mspd(
+    pose: Pose,
+    true: Pose,
+    points: Tensor,
+    camera: Camera | Tensor,
+    symmetries: Pose | None = None,
+    *,
+    chunk: int = 4096,
+) -> Tensor:
+    """Maximum symmetry-aware projection distance: `min_S max_i |pi(T z_i) - pi(T* S z_i)|`.
+
+    Args:
+        pose, true: (...,) poses T, T*.
+        points: (V, 3) vertices of the model, same unit as the translations.
+        camera: K or a pg camera of the full image.
+        symmetries, chunk: as in `mssd`.
+
+    Returns:
+        (...,) full-image pixels; BOP counts it below 5, 10, .. 50 px times image width / 640. An item with a point
+        at or behind the camera in either pose has an infinite error.
+
+    Reference:
+        Hodan et al., "BOP Challenge 2020 on 6D Object Localization", ECCVW 2020, section 2.2.
+
+    >>> K = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    >>> true = Pose.from_rotvec(torch.zeros(3), torch.tensor([0.0, 0.0, 500.0]))
+    >>> pose = Pose(true.R, true.t + torch.tensor([3.0, 4.0, 0.0]))
+    >>> mspd(pose, true, torch.zeros(1, 3), K)
+    tensor(5.)
+    """
+
+    camera = as_camera(camera)
+
+    def squared(true: Pose, part: Tensor) -> Tensor:
+        seen, actual = camera.project(pose.act(part)), camera.project(true.act(part))
+        error = (seen.points2d - actual.points2d).square().sum(-1)
+        return error.masked_fill(~(seen.valid & actual.valid), torch.inf)
+
+    return _least_maximum(squared, true, points, symmetries, chunk).sqrt()
+
+
+def _least_maximum(
+    error: Callable[[Pose, Tensor], Tensor], true: Pose, points: Tensor, symmetries: Pose | None, chunk: int
+) -> Tensor:
+    """The largest error over the points, the least of these over the true poses `T* S`."""
+    if symmetries is None:
+        symmetries = Pose.identity(1, dtype=true.R.dtype, device=true.R.device)
+    least: Tensor | None = None
+    for k in range(symmetries.shape[-1]):
+        equal = true @ Pose(symmetries.R[..., k, :, :], symmetries.t[..., k, :])
+        maxima = [error(equal, part).amax(-1) for part in points.split(chunk)]
+        largest = torch.stack(maxima).amax(0)
+        least = largest if least is None else torch.minimum(least, largest)
+    assert least is not None
+    return least
+
+
+def average_recall(error: Tensor, thresholds: Sequence[float] | Tensor, ok: Tensor | None = None) -> Tensor:
+    """Mean of the recalls below each threshold, in [0, 1] (see `recall`).
+
+    One estimate per target; `posegrad.train.bop_scores` matches several instances of an object in a picture.
+
+    Args:
+        error: (...,), for MSSD in diameters, for MSPD in pixels times 640 / image width.
+        thresholds: `MSSD_THRESHOLDS`, `MSPD_THRESHOLDS`, or others in the unit of the errors.
+        ok: (...,) bool, False for items whose solution failed.
+
+    >>> average_recall(torch.tensor([0.02, 0.26, 9.0, 9.0]), MSSD_THRESHOLDS)  # 10 and 5 of 10 thresholds
+    tensor(0.3750, dtype=torch.float64)
+    """
+    return torch.stack([recall(error, threshold, ok) for threshold in thresholds]).mean()
 
 
 def projection_2d(pose: Pose, true: Pose, points: Tensor, camera: Camera | Tensor) -> Tensor:

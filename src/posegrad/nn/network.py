@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posegrad.cameras import Camera
-from posegrad.nn.backbone import FINEST_STRIDE, create_backbone
-from posegrad.nn.heatmaps import heatmap_spread, map_points, soft_argmax, spatial_softmax
+from posegrad.nn.backbone import FINEST_STRIDE, BackboneNet, create_backbone, normalise_image
+from posegrad.nn.heatmaps import (
+    heatmap_moments,
+    information_matrices,
+    map_covariance,
+    map_points,
+    soft_argmax,
+    spatial_softmax,
+)
 from posegrad.pose import Pose
 from posegrad.problems.pnp import PnP, PnPSolution
 
-__all__ = ["KeypointPoseNet", "KeypointPrediction"]
+__all__ = ["KeypointPoseNet", "KeypointPrediction", "Weighting"]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+Weighting = Literal["learned", "uniform", "moments"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,10 @@ class KeypointPrediction:
         logits: (B, N, h, w) heatmap logits, float32.
         points2d: (B, N, 2) keypoints, crop pixels (integer = pixel centre).
         spread: (B, N, 2) standard deviation of the heatmaps along x and y, crop pixels.
-        weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints (ones without a confidence head).
+        weights: (B, N) PnP weights >= 0 with mean 1 over the keypoints; with "moments" the roots of the determinants of
+            the information matrices that PnP takes instead.
         stride: crop pixels per heatmap cell.
+        covariance: (B, N, 2, 2) second central moments of the heatmaps, crop pixels squared.
 
     >>> logits, points2d = torch.zeros(1, 2, 16, 16), torch.tensor([[[10.0, 20.0], [30.0, 40.0]]])
     >>> prediction = KeypointPrediction(logits, points2d, torch.ones(1, 2, 2), torch.ones(1, 2), stride=4)
@@ -43,6 +52,7 @@ class KeypointPrediction:
     spread: Tensor
     weights: Tensor
     stride: int
+    covariance: Tensor | None = None
 
     def in_full_image(self, full_from_crop: Tensor) -> Tensor:
         """The keypoints in full-image pixels, (B, N, 2), in the precision of `full_from_crop` (B, 2, 3)."""
@@ -79,7 +89,7 @@ class FeatureFusion(nn.Module):
         return fused
 
 
-class KeypointPoseNet(nn.Module):
+class KeypointPoseNet(BackboneNet):
     """Keypoint heatmaps from a timm backbone, decoded by DSNT, with a PnP layer on full-image pixels.
 
     Args:
@@ -88,9 +98,11 @@ class KeypointPoseNet(nn.Module):
         num_objects: O >= 1 objects that share backbone and pyramid; each has a head of its own.
         image_size: side of the square crops, pixels, a multiple of 32.
         width: channels of the feature pyramid.
-        confidence: weight the keypoints in PnP by `N softmax(c)` (a pose loss cannot see a common scale), with c
+        weighting: of the keypoints in PnP. "learned": `N softmax(c)` (a pose loss cannot see a common scale), with c
             learned; at the start, and without a pose loss for good, the weights follow from the spread of the
-            heatmaps. Else all weights are 1.
+            heatmaps. "moments": information matrices, the inverses of the heatmaps' second moments in full-image
+            pixels; a pose loss reaches the heatmaps through them, too (unless `covariance` of the prediction is
+            detached). "uniform": all weights are 1.
         sharpness: keypoints are decoded from `softmax(sharpness logits)`, > 0; 1 is plain DSNT. The mean of a
             heatmap that tells a keypoint's posterior lies too near to the centre, the more so the less certain
             it is, and all keypoints together make the object look small and far; a sharper one does not.
@@ -118,7 +130,7 @@ class KeypointPoseNet(nn.Module):
         num_objects: int = 1,
         image_size: int = 128,
         width: int = 64,
-        confidence: bool = True,
+        weighting: Weighting = "learned",
         sharpness: float = 2.0,
         pnp: nn.Module | None = None,
     ) -> None:
@@ -131,29 +143,22 @@ class KeypointPoseNet(nn.Module):
             raise ValueError(f"image_size: got {image_size}, expected a positive multiple of 32 (pixels)")
         if not sharpness > 0:
             raise ValueError(f"sharpness: got {sharpness}, expected > 0")
+        if weighting not in get_args(Weighting):
+            raise ValueError(
+                f"weighting: got {weighting!r}, expected one of {', '.join(get_args(Weighting))}"
+            )
         self.num_keypoints, self.num_objects = num_keypoints, num_objects
         self.sharpness = sharpness
+        self.weighting: Weighting = weighting
         self.image_size = image_size
         self.stride = FINEST_STRIDE
         self.backbone = create_backbone(backbone, image_size)
         self.fusion = FeatureFusion(self.backbone.channels, width)
         self.to_logits = HeatmapHead(num_objects, num_keypoints, width)
-        self.to_confidence = ConfidenceHead(num_objects, num_keypoints, width) if confidence else None
+        self.to_confidence = (
+            ConfidenceHead(num_objects, num_keypoints, width) if weighting == "learned" else None
+        )
         self.pnp = PnP() if pnp is None else pnp
-        self.fixed_statistics = False
-        self._mean: Tensor
-        self._std: Tensor
-        self.register_buffer("_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def train(self, mode: bool = True) -> KeypointPoseNet:
-        """As every module's; batch normalisations with fixed statistics (`set_normalisation`) keep them."""
-        super().train(mode)
-        if self.fixed_statistics:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def forward(self, image: Tensor, objects: Tensor | None = None) -> KeypointPrediction:
         """Find the keypoints in crops.
@@ -165,17 +170,8 @@ class KeypointPoseNet(nn.Module):
         Raises:
             ValueError: wrong shape, dtype or range.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] % 32 or image.shape[3] % 32:
-            raise ValueError(
-                f"image: got {tuple(image.shape)}, expected (B, 3, S, S) with S a multiple of 32"
-            )
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise ValueError(f"image: got {image.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
         objects = self._objects(objects, image)
-        pixels = image.to(self._mean.dtype)
-        if image.dtype == torch.uint8:
-            pixels = pixels / 255
-        maps = self.backbone((pixels - self._mean) / self._std)
+        maps = self.backbone(normalise_image(image, self.to_logits.weight.dtype))
         size = (image.shape[2] // self.stride, image.shape[3] // self.stride)
         features = self.fusion(maps, size)
         # From here on in full precision: bfloat16 logits would cost a tenth of a pixel.
@@ -184,12 +180,16 @@ class KeypointPoseNet(nn.Module):
             logits = self.to_logits(features, objects)
             probabilities = spatial_softmax(logits)
             points2d = soft_argmax(spatial_softmax(self.sharpness * logits), self.stride)
-            spread = heatmap_spread(probabilities, self.stride)
+            covariance = heatmap_moments(probabilities, self.stride)
+            spread = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
             if self.to_confidence is None:
                 weights = torch.ones_like(points2d[..., 0])
+                if self.weighting == "moments":  # in one number, to be shown
+                    precision = information_matrices(covariance.detach()).det().sqrt()
+                    weights = precision / precision.mean(-1, keepdim=True)
             else:
                 weights = self.to_confidence(features, probabilities, spread / image.shape[-1], objects)
-        return KeypointPrediction(logits, points2d, spread, weights, self.stride)
+        return KeypointPrediction(logits, points2d, spread, weights, self.stride, covariance)
 
     def _objects(self, objects: Tensor | None, image: Tensor) -> Tensor | None:
         """Checked; None where there is no choice."""
@@ -209,6 +209,15 @@ class KeypointPoseNet(nn.Module):
                 f"objects: got {objects.tolist()}, expected positions in [0, {self.num_objects}), not ids"
             )
         return objects if self.num_objects > 1 else None
+
+    def pnp_weights(self, prediction: KeypointPrediction, full_from_crop: Tensor | None = None) -> Tensor:
+        """Of `solve`: (B, N) numbers, or with "moments" (B, N, 2, 2) information matrices in the full image."""
+        if self.weighting != "moments" or prediction.covariance is None:
+            return prediction.weights
+        covariance = prediction.covariance.double()
+        return information_matrices(
+            covariance if full_from_crop is None else map_covariance(covariance, full_from_crop.double())
+        )
 
     def solve(
         self,
@@ -231,7 +240,7 @@ class KeypointPoseNet(nn.Module):
         points2d = prediction.points2d.to(points3d.dtype)
         if full_from_crop is not None:
             points2d = map_points(points2d, full_from_crop.to(points3d.dtype))
-        weights = prediction.weights.to(points3d.dtype)
+        weights = self.pnp_weights(prediction, full_from_crop).to(points3d.dtype)
         return self.pnp(points2d, points3d, camera, weights=weights, init=init)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from posegrad.nn.network import KeypointPoseNet
+from posegrad.nn.backbone import BackboneNet
 
 __all__ = ["set_normalisation"]
 
@@ -42,7 +42,7 @@ def _to_group_norm(module: nn.Module) -> None:
             _to_group_norm(child)
 
 
-def set_normalisation(net: KeypointPoseNet, kind: Literal["batch", "group", "frozen"]) -> None:
+def set_normalisation(net: BackboneNet, kind: Literal["batch", "group", "frozen"]) -> None:
     """Replace the batch normalisations of a network, after its weights are loaded.
 
     - "batch": leaves them.
@@ -53,6 +53,7 @@ def set_normalisation(net: KeypointPoseNet, kind: Literal["batch", "group", "fro
     Reference:
         Wu and He, "Group Normalization", ECCV 2018.
 
+    >>> from posegrad.nn import KeypointPoseNet
     >>> net = KeypointPoseNet(8, "test_efficientnet", image_size=64, width=16)
     >>> set_normalisation(net, "group")
     >>> images = torch.rand(4, 3, 64, 64)
@@ -61,7 +62,9 @@ def set_normalisation(net: KeypointPoseNet, kind: Literal["batch", "group", "fro
     """
     if kind == "batch":
         return
-    _to_group_norm(net.fusion)
+    for name, part in net.named_children():
+        if name != "backbone":
+            _to_group_norm(part)
     if kind == "group":
         _to_group_norm(net.backbone)
     else:

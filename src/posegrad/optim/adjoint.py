@@ -13,6 +13,7 @@ from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.linear import solve_symmetric
 from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.settings import check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,7 @@ class Implicit:
     def __post_init__(self) -> None:
         if self.hessian not in ("exact", "gauss_newton"):
             raise ValueError(f"Implicit.hessian: got {self.hessian!r}, expected 'exact' or 'gauss_newton'")
-        if self.max_gain is not None and not self.max_gain > 0:
-            raise ValueError(f"Implicit.max_gain: got {self.max_gain!r}, expected None or a number > 0")
+        check_positive("Implicit.max_gain", self.max_gain, optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)

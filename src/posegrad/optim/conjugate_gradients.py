@@ -12,6 +12,7 @@ from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
+from posegrad.optim.settings import check_count, check_positive
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 
@@ -52,14 +53,9 @@ class ConjugateGradients:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "max_iterations"):
-            value = getattr(self, name)
-            if not (value is None and name == "max_iterations") and not (
-                isinstance(value, int) and value >= 1
-            ):
-                raise ValueError(f"ConjugateGradients.{name}: got {value!r}, expected an integer >= 1")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"ConjugateGradients.tolerance: got {self.tolerance!r}, expected a number > 0")
+        check_count("ConjugateGradients.max_steps", self.max_steps)
+        check_count("ConjugateGradients.max_iterations", self.max_iterations, optional=True)
+        check_positive("ConjugateGradients.tolerance", self.tolerance, optional=True)
 
     def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
         """Every item from its start."""

@@ -13,6 +13,7 @@ from posegrad.optim.constrained import VIOLATED, Units, polish
 from posegrad.optim.lagrangian import KKT, Lagrangian
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Variable, gradient_and_hessian, value_and_jacobian
+from posegrad.optim.settings import check_count, check_positive
 from posegrad.optim.solution import Solution
 
 
@@ -46,12 +47,8 @@ class InteriorPoint:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise ValueError(f"InteriorPoint.max_steps: got {self.max_steps!r}, expected an integer >= 1")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(
-                f"InteriorPoint.tolerance: got {self.tolerance!r}, expected None or a number > 0"
-            )
+        check_count("InteriorPoint.max_steps", self.max_steps)
+        check_positive("InteriorPoint.tolerance", self.tolerance, optional=True)
 
     def minimise(self, problem: Lagrangian, init: Variable, args: Args) -> Solution:
         """Every item from its start; the answer's variable is a :class:`KKT`."""

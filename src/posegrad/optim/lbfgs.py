@@ -12,6 +12,7 @@ from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, finish
 from posegrad.optim.levenberg_marquardt import State as Finishing
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.settings import check_count, check_positive
 from posegrad.optim.solution import Solution
 
 
@@ -41,12 +42,9 @@ class LBFGS:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "memory"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"LBFGS.{name}: got {value!r}, expected an integer >= 1")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise ValueError(f"LBFGS.tolerance: got {self.tolerance!r}, expected None or a number > 0")
+        check_count("LBFGS.max_steps", self.max_steps)
+        check_count("LBFGS.memory", self.memory)
+        check_positive("LBFGS.tolerance", self.tolerance, optional=True)
 
     def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
         """Every item from its start. Differentiable by unrolling when grad mode is on."""

@@ -10,6 +10,7 @@ from posegrad.optim import batch
 from posegrad.optim.linear import equilibrate, solve_damped
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable
+from posegrad.optim.settings import check_count, check_positive
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 
@@ -42,15 +43,10 @@ class LevenbergMarquardt:
     singular_below: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_steps, int) or self.max_steps < 1:
-            raise ValueError(
-                f"LevenbergMarquardt.max_steps: got {self.max_steps!r}, expected an integer >= 1"
-            )
-        for name in ("initial_damping", "tolerance", "singular_below"):
-            value = getattr(self, name)
-            optional = name != "initial_damping"
-            if not (value is None and optional) and not (isinstance(value, int | float) and value > 0):
-                raise ValueError(f"LevenbergMarquardt.{name}: got {value!r}, expected a number > 0")
+        check_count("LevenbergMarquardt.max_steps", self.max_steps)
+        check_positive("LevenbergMarquardt.initial_damping", self.initial_damping)
+        check_positive("LevenbergMarquardt.tolerance", self.tolerance, optional=True)
+        check_positive("LevenbergMarquardt.singular_below", self.singular_below, optional=True)
 
     def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
         """See :func:`minimise`."""

@@ -39,17 +39,30 @@ class Units:
         count = used.sum(-1, keepdim=True).clamp(min=1)
         centre = (used[..., None] * data.points3d).sum(-2) / count
         centre = torch.where(centre.isfinite() & centred, centre, torch.zeros_like(centre))
-        spread = (used[..., None] * (data.points3d - centre[:, None]).square()).sum(-1)
+        offset = torch.where(used[..., None] > 0, data.points3d - centre[:, None], 0.0)
+        spread = offset.square().sum(-1)
         size = (spread.sum(-1) / count.squeeze(-1)).sqrt()
         weight = strength.amax(-1) if strength.shape[-1] else strength.sum(-1)
         return cls(centre, _or_one(size), _or_one(data.camera.focal_scale()), _or_one(weight))
 
     def condition(self, data: Correspondences) -> Correspondences:
-        """The same problem in these units."""
+        """The same problem in these units.
+
+        Points of weight zero that are so far off that their squares might overflow get no gradient, nor do their
+        weights: zero times infinity is NaN.
+        """
+        x = data.points2d / self.focal[:, None, None]
+        z = (data.points3d - self.centre[:, None]) / self.size[:, None, None]
+        farthest = torch.maximum(x.detach().abs().amax(-1), z.detach().abs().amax(-1))
+        near = (farthest < torch.finfo(x.dtype).max ** (1 / 3)) | (
+            weighting.strength(data.weights.detach()) != 0
+        )
         return Correspondences(
-            points2d=data.points2d / self.focal[:, None, None],
-            points3d=(data.points3d - self.centre[:, None]) / self.size[:, None, None],
-            weights=data.weights / self.weight.view(-1, *(1,) * (data.weights.ndim - 1)),
+            points2d=torch.where(near[..., None], x, 0.0),
+            points3d=torch.where(near[..., None], z, 0.0),
+            weights=weighting.keep(
+                data.weights / self.weight.view(-1, *(1,) * (data.weights.ndim - 1)), near
+            ),
             camera=data.camera.in_units_of(self.focal),
             loss=data.loss.in_units_of(self.cost.sqrt()),
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posegrad import _pytree, so3
 from posegrad.optim.status import Status
+from posegrad.optim.widening import widened
 from posegrad.pose import Pose
 from posegrad.problems import weighting
 from posegrad.problems.call import Call
@@ -43,7 +44,7 @@ def admit(call: Call) -> Batch:
 
     def flat(value: Tensor, trailing: int) -> Tensor:
         tail = value.shape[value.ndim - trailing :]
-        return value.to(compute).expand((*shape, *tail)).reshape(size, *tail)
+        return widened(value, compute).expand((*shape, *tail)).reshape(size, *tail)
 
     # coordinates first in memory, so that a pass over the points runs along contiguous rows
     x, z = flat(points2d, 2).mT.contiguous().mT, flat(points3d, 2).mT.contiguous().mT

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 
+from posegrad.optim.widening import widened
 from posegrad.pose import Pose
 from posegrad.problems.fused_arguments import PLAIN, SINGLE, Unserved, Unusual, kind_of
 from posegrad.problems.fused_gradient import Fused
@@ -82,7 +83,7 @@ def _simplified(request: Request) -> tuple[Request, torch.Size]:
 
     def simple(tensor: Tensor, count: int) -> Tensor:
         if tensor.dtype in (torch.float16, torch.bfloat16):
-            tensor = tensor.float()
+            tensor = widened(tensor, torch.float32)
         elif tensor.dtype not in (*SINGLE, torch.bool):
             raise Unserved(f"a tensor is {tensor.dtype}")
         own, tail = tensor.shape[: tensor.ndim - count], tensor.shape[tensor.ndim - count :]

@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 
 from posegrad.kernels import block, pool
 from posegrad.optim.compiling import uncompiled
+from posegrad.optim.widening import saturated
 from posegrad.pose import Pose
 from posegrad.problems.fused_arguments import PLAIN, SINGLE
 from posegrad.problems.fused_buffer import CPU, INTEGER, Buffer
@@ -172,4 +173,4 @@ class _Pull:
             tensor = tensor[0] if self.slots == 1 else tensor.sum(0)
         like = self.inputs[which]
         assert like is not None
-        return tensor if tensor.dtype is like.dtype else tensor.to(like.dtype)
+        return tensor if tensor.dtype is like.dtype else saturated(tensor, like.dtype)

@@ -14,6 +14,7 @@ from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
 from posegrad.optim.compiling import uncompiled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
 from posegrad.optim.minimiser import minimiser
+from posegrad.optim.settings import check_count
 from posegrad.optim.solution import Solution
 from posegrad.optim.status import Status
 from posegrad.pose import Pose
@@ -131,8 +132,7 @@ def solve_pnp(
         raise TypeError(f"solver: got {type(solver).__name__}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(adjoint, Implicit | Unrolled):
         raise TypeError(f"adjoint: got {type(adjoint).__name__}, expected pg.Implicit(...) or pg.Unrolled()")
-    if not isinstance(num_solutions, int) or num_solutions < 1:
-        raise ValueError(f"num_solutions: got {num_solutions!r}, expected an integer >= 1")
+    check_count("num_solutions", num_solutions)
     if num_solutions > 1 and (init is not None or isinstance(adjoint, Unrolled)):
         name = "an init" if init is not None else "pg.Unrolled()"
         raise ValueError(

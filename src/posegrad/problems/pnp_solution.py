@@ -40,7 +40,8 @@ class PnPSolution(Solution):
     _ADVICE: ClassVar[dict[Status, str]] = {
         Status.INFEASIBLE: "Points behind the camera, or outside of the model's field: check the init, the axes (z "
         "forward), the camera's signs and its distortion.",
-        Status.DEGENERATE: "The points do not determine the pose (collinear or coincident): add points off the line.",
+        Status.DEGENERATE: "The data do not determine the pose (collinear or coincident points, a loss that rejects "
+        "nearly all of them, a critical configuration): add points off the line, or a prior.",
         Status.TOO_FEW_POINTS: "Fewer than 3 unmasked points of positive weight.",
     }
 

@@ -6,6 +6,7 @@ from posegrad.train.evaluation import compare, mean_pose, mean_row, measure, tab
 from posegrad.train.poses import PoseLine, pose_lines, write_poses
 from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.run import evaluate, train
+from posegrad.train.scoring import Scores, bop_scores, score
 from posegrad.train.source import ObjectModel, Source, open_source
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "Predictions",
     "RunConfig",
     "RunError",
+    "Scores",
     "Source",
     "TrainConfig",
+    "bop_scores",
     "compare",
     "evaluate",
     "mean_pose",
@@ -28,6 +31,7 @@ __all__ = [
     "measure",
     "open_source",
     "pose_lines",
+    "score",
     "table",
     "train",
     "write_poses",

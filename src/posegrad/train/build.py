@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from posegrad.data import Augmentation, CropDataset, NovelViews, texture_mesh
-from posegrad.nn import KeypointPoseNet, load_backbone_weights, set_normalisation
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet, load_backbone_weights, set_normalisation
 from posegrad.train.config import RunConfig, TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.feed import readable
@@ -33,7 +35,7 @@ def build_network(
     num_keypoints: int | None = None,
     *,
     load_weights: bool = True,
-) -> KeypointPoseNet:
+) -> KeypointPoseNet | PoseRegressionNet:
     """The network of a configuration: random weights by its seed, those of the backbone from its file.
 
     Args:
@@ -52,17 +54,24 @@ def build_network(
 
 def _build_network(
     config: TrainConfig, num_objects: int, num_keypoints: int, load_weights: bool
-) -> KeypointPoseNet:
+) -> KeypointPoseNet | PoseRegressionNet:
     try:
-        net = KeypointPoseNet(
-            num_keypoints,
-            config.model.backbone,
-            num_objects=num_objects,
-            image_size=config.data.image_size,
-            width=config.model.width,
-            confidence=config.model.confidence,
-            sharpness=config.model.sharpness,
-            pnp=pnp_layer(config.loss),
+        sizes: dict[str, Any] = {
+            "num_objects": num_objects,
+            "image_size": config.data.image_size,
+            "width": config.model.width,
+        }
+        net = (
+            PoseRegressionNet(config.model.backbone, **sizes)
+            if config.loss.loss == "regression"
+            else KeypointPoseNet(
+                num_keypoints,
+                config.model.backbone,
+                **sizes,
+                weighting=config.model.weighting,
+                sharpness=config.model.sharpness,
+                pnp=pnp_layer(config.loss),
+            )
         )
         if load_weights and config.model.weights is not None:
             load_backbone_weights(net, config.model.weights)

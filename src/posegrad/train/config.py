@@ -118,8 +118,9 @@ class ModelConfig:
     nothing; or with the statistics of loaded --weights."""
     width: int = 64
     """Channels of the feature pyramid."""
-    confidence: bool = True
-    """Weight the keypoints in PnP; the weights are learned from the pose loss."""
+    weighting: Literal["learned", "uniform", "moments"] = "learned"
+    """Weights of the keypoints in PnP: learned from the pose loss; all equal; or 2 x 2 matrices, the inverses of the
+    heatmaps' second moments, which the pose loss shapes as well."""
     sharpness: float = 2.0
     """Keypoints are decoded from softmax(sharpness logits); 1: plain DSNT, whose keypoints shrink to the centre."""
 
@@ -130,10 +131,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """l_h (heatmap), l_p (pose, through PnP) or l_m = l_h + beta l_p (mixed)."""
+    """l_h (heatmap), l_p (pose, through PnP) or l_m = l_h + beta l_p (mixed); or regression without keypoints."""
 
-    loss: Literal["heatmap", "pose", "mixed"] = "mixed"
-    """Which of the three."""
+    loss: Literal["heatmap", "pose", "mixed", "regression"] = "mixed"
+    """Which of the three; or "regression": another network, which gives rotation and translation directly, the
+    baseline for what geometry buys."""
+    regression: Literal["weighted", "reprojection"] = "weighted"
+    """Loss of the regression: errors of rotation and translation with learned weights (Kendall & Cipolla, 2017), or l_p
+    of the regressed pose."""
+    symmetries: bool = True
+    """Symmetric objects: of all true poses that look the same, the nearest to the prediction is the goal."""
     beta: float = 100.0
     """Weight of l_p in l_m. Distances are in crop sides, so that one value serves all image sizes."""
     reprojection: float = 1.0

@@ -111,7 +111,9 @@ class Feed:
         finally:
             self.waited += time.perf_counter() - begin
         left_out = [line for lines in batch.pop(_LEFT_OUT, []) for line in lines.splitlines()]
-        return Share({name: value.to(self._device) for name, value in batch.items()}, left_out)
+        return Share(
+            {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}, left_out
+        )
 
 
 def choose_workers(data: DataConfig, device: torch.device, processes: int) -> int:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+# Processes that prepare crops notice within five seconds that a kill left them alone, and hold the folder until then.
+PATIENCE = 10.0
 
 __all__ = ["check_writable", "hold", "writable", "write_bytes", "write_json"]
 
@@ -49,17 +53,25 @@ def hold(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f"another process trains in {folder}: wait for it, or choose another --out"
-            ) from error
-        except OSError:  # file systems without locks
-            pass
+        end = time.monotonic() + PATIENCE
+        while not _locked(descriptor):
+            if time.monotonic() > end:
+                raise RunError(f"another process trains in {folder}: wait for it, or choose another --out")
+            time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    assert fcntl is not None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
 
 
 @contextlib.contextmanager

@@ -28,8 +28,10 @@ def _decisive(config: TrainConfig) -> Iterator[tuple[str, str, Any]]:
 
 
 def settings_hash(config: TrainConfig) -> str:
-    """Hash of the settings that decide the numbers of a run."""
-    return hashlib.sha256(json.dumps(list(_decisive(config)), default=str).encode()).hexdigest()
+    """Hash of the settings that decide the numbers of a run; defaults are left out, so that new ones change nothing."""
+    default = set(map(str, _decisive(TrainConfig())))
+    chosen = sorted(entry for entry in map(str, _decisive(config)) if entry not in default)
+    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
 
 def contradiction(config: TrainConfig, stored: TrainConfig) -> str | None:

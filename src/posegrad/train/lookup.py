@@ -1,4 +1,4 @@
-"""The keypoints of several objects as one table of tensors."""
+"""Keypoints and symmetries of several objects as one table of tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
+
+from posegrad.nn import stack_symmetries
+from posegrad.pose import Pose
 
 __all__ = ["KeypointTable"]
 
@@ -17,6 +20,7 @@ class KeypointTable:
     Args:
         keypoints: (N, 3) float64 mm by object id, the same N for all.
         device: of the table.
+        symmetries: rotations (S, 3, 3) and translations (S, 3) mm by object id, identity first; None: not looked at.
 
     Attributes:
         points3d: (O, N, 3), by object id in ascending order.
@@ -26,10 +30,23 @@ class KeypointTable:
     tensor([1, 0, 1])
     """
 
-    def __init__(self, keypoints: Mapping[int, np.ndarray], device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        keypoints: Mapping[int, np.ndarray],
+        device: torch.device | str | None = None,
+        symmetries: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None,
+    ) -> None:
         ids = sorted(keypoints)
         self._ids = torch.tensor(ids, dtype=torch.int64, device=device)
         self.points3d = torch.from_numpy(np.stack([keypoints[i] for i in ids])).to(device)
+        self._symmetries: Pose | None = None
+        if symmetries is not None and any(len(symmetries[i][0]) > 1 for i in ids):
+            own = [Pose(*(torch.from_numpy(part).to(device) for part in symmetries[i])) for i in ids]
+            self._symmetries = stack_symmetries(own)
+
+    def symmetries(self, object_ids: Tensor) -> Pose | None:
+        """(B, S) of each item, shorter sets filled up with the identity; None where no object has any."""
+        return None if self._symmetries is None else self._symmetries[self.positions(object_ids)]
 
     def positions(self, object_ids: Tensor) -> Tensor:
         """(B,) int64: where the ids, which must be in the table, stand among all ids in ascending order."""

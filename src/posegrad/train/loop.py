@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from posegrad.nn import KeypointPoseNet
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import convolution_precision, training_crops
 from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
@@ -21,7 +22,7 @@ from posegrad.train.errors import RunError, Stopped
 from posegrad.train.feed import Feed, Share, choose_workers
 from posegrad.train.identity import crops_hash, settings_hash
 from posegrad.train.lookup import KeypointTable
-from posegrad.train.objective import Counts, Objective
+from posegrad.train.objective import Counts, make_objective
 from posegrad.train.optimizer import make_optimizer
 from posegrad.train.parallel import Processes
 from posegrad.train.record import Recorder
@@ -59,7 +60,7 @@ class Trained:
 
 def fit(
     config: TrainConfig,
-    net: KeypointPoseNet,
+    net: KeypointPoseNet | PoseRegressionNet,
     source: Source,
     recorder: Recorder,
     processes: Processes,
@@ -118,7 +119,7 @@ class _Loop:
     def __init__(
         self,
         config: TrainConfig,
-        net: KeypointPoseNet,
+        net: KeypointPoseNet | PoseRegressionNet,
         source: Source,
         recorder: Recorder,
         processes: Processes,
@@ -144,7 +145,9 @@ class _Loop:
             world=processes.count,
         )
         processes.check_share(self.batches.batch_size, options.accumulate)
-        self.objective = Objective(config.loss, net, KeypointTable(source.keypoints, device))
+        symmetries = {i: model.symmetries for i, model in source.objects.items()}
+        known = KeypointTable(source.keypoints, device, symmetries if config.loss.symmetries else None)
+        self.objective = make_objective(config.loss, net, known)
         self.workers = choose_workers(config.data, device, processes.count)
         self.feed = Feed(
             crops, self.batches, workers=self.workers, device=device, skip_bad=config.data.skip_bad
@@ -194,7 +197,7 @@ class _Loop:
         values: dict[str, float] = {}
         for part in batch.share.parts(config.optimizer.accumulate):
             with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-                seen = self.objective.see(part)
+                seen: Any = self.objective.see(part)
             terms = self.objective(seen, part, batch.progress, batch.counts)
             for name, value in (terms.values() | (terms.squared_gradients() if logged else {})).items():
                 values[name] = values.get(name, 0.0) + value

@@ -10,11 +10,15 @@ from torch import Tensor
 from posegrad.nn import (
     KeypointPoseNet,
     KeypointPrediction,
+    PoseRegressionNet,
+    Regression,
     crop_extent,
     heatmap_loss,
     inside_crop,
+    kendall_loss,
     map_points,
     mixture,
+    nearest_symmetric_pose,
     pose_loss,
     warm_up,
 )
@@ -25,7 +29,7 @@ from posegrad.projection import project_points
 from posegrad.train.config import LossConfig
 from posegrad.train.lookup import KeypointTable
 
-__all__ = ["Counts", "Objective", "Terms", "pnp_layer"]
+__all__ = ["Counts", "Objective", "RegressionObjective", "Terms", "make_objective", "pnp_layer"]
 
 
 def pnp_layer(config: LossConfig) -> PnP:
@@ -47,20 +51,21 @@ class Counts:
 
 @dataclass(frozen=True)
 class Terms:
-    """Losses of a batch, or what one of its parts contributes to them; `pose` is None while the pose loss is off.
+    """Losses of a batch, or what one of its parts contributes to them.
 
     Attributes:
         total: what is differentiated.
-        heatmap: l_h. pose: l_p, without its factor beta. beta: that factor at this moment.
+        heatmap: l_h; None where there are no heatmaps.
+        pose: l_p, without its factor beta; None while it is off. beta: that factor at this moment.
         failed: share of items whose PnP failed, in [0, 1].
     """
 
     total: Tensor
-    heatmap: Tensor
+    heatmap: Tensor | None
     pose: Tensor | None
     beta: float
     failed: Tensor | None
-    prediction: KeypointPrediction
+    prediction: KeypointPrediction | Regression
 
     def values(self) -> dict[str, float]:
         """The losses and the share of failed items by their name in the log; those of the parts of a batch add up."""
@@ -72,6 +77,8 @@ class Terms:
 
         l_h reaches the keypoints through its coordinate term only; by the logits its gradient is complete.
         """
+        if isinstance(self.prediction, Regression):
+            return {}
         at = {"keypoints": self.prediction.points2d, "logits": self.prediction.logits}
         norms = {}
         parts = {"heatmap": self.heatmap, "pose": None if self.pose is None else self.beta * self.pose}
@@ -94,7 +101,7 @@ class Objective:
     Args:
         config: which loss, with which weights.
         net: the network whose PnP layer is used.
-        keypoints: of all objects, float64, mm.
+        keypoints: of all objects, float64, mm; with their symmetries, if these are to count.
     """
 
     def __init__(self, config: LossConfig, net: KeypointPoseNet, keypoints: KeypointTable) -> None:
@@ -114,16 +121,16 @@ class Objective:
         """What the network sees in the crops of a batch."""
         return self.net(batch["image"], self.keypoints.positions(batch["object_id"]))
 
-    def _targets(self, batch: dict[str, Tensor]) -> Tensor:
+    def _targets(self, batch: dict[str, Tensor], pose: Pose) -> Tensor:
         """(B, N, 2) true keypoints, crop pixels."""
-        points3d = self.keypoints.of(batch["object_id"])
-        seen = project_points(points3d, batch["K"], Pose(batch["R"], batch["t"]))
+        seen = project_points(self.keypoints.of(batch["object_id"]), batch["K"], pose)
         return map_points(seen, invert_affine(batch["full_from_crop"]))
 
     def counts(self, batch: dict[str, Tensor]) -> Counts:
-        """What the losses of these crops are means over; known before the network has seen them."""
+        """What the losses of these crops are means over; known before the network has seen them (and so, of symmetric
+        objects, counted in the annotated pose, whichever the losses choose)."""
         height, width = batch["image"].shape[-2:]
-        inside = inside_crop(self._targets(batch), (width, height))
+        inside = inside_crop(self._targets(batch, Pose(batch["R"], batch["t"])), (width, height))
         return Counts(items=len(inside), keypoints=float(inside.sum()))
 
     def __call__(
@@ -138,9 +145,12 @@ class Objective:
         full_from_crop, K = batch["full_from_crop"], batch["K"]
         points3d = self.keypoints.of(batch["object_id"])
         counts = self.counts(batch) if counts is None else counts
+        points2d = prediction.in_full_image(full_from_crop)
+        if (symmetries := self.keypoints.symmetries(batch["object_id"])) is not None:
+            pose = nearest_symmetric_pose(points2d, points3d, K, pose, symmetries)
         l_h = heatmap_loss(
             prediction.logits,
-            self._targets(batch),
+            self._targets(batch, pose),
             stride=prediction.stride,
             sigma=config.sigma,
             coordinate=config.coordinate,
@@ -155,7 +165,7 @@ class Objective:
         l_p = pose_loss(
             solution,
             pose,
-            prediction.in_full_image(full_from_crop),
+            points2d,
             points3d,
             K,
             extent=crop_extent(full_from_crop, batch["image"].shape[-1]),
@@ -167,6 +177,69 @@ class Objective:
         total = beta * l_p if config.loss == "pose" else mixture(l_h, l_p, beta)
         failed = (~solution.ok).double().sum() / counts.items
         return Terms(total, l_h, l_p, beta, failed, prediction)
+
+
+class RegressionObjective:
+    """The same for direct regression; its loss is logged as l_p. Arguments as of `Objective`."""
+
+    def __init__(self, config: LossConfig, net: PoseRegressionNet, keypoints: KeypointTable) -> None:
+        self.config, self.net, self.keypoints = config, net, keypoints
+
+    def beta(self, progress: float) -> float:
+        """Weight of the loss, at any progress: learned weights need none."""
+        return self.config.beta if self.config.regression == "reprojection" else 1.0
+
+    def see(self, batch: dict[str, Tensor]) -> Regression:
+        """What the network sees in the crops of a batch."""
+        return self.net(batch["image"], self.keypoints.positions(batch["object_id"]))
+
+    def counts(self, batch: dict[str, Tensor]) -> Counts:
+        """What the loss of these crops is a mean over."""
+        return Counts(items=len(batch["image"]), keypoints=0.0)
+
+    def __call__(
+        self,
+        prediction: Regression,
+        batch: dict[str, Tensor],
+        progress: float,
+        counts: Counts | None = None,
+    ) -> Terms:
+        """The loss of a batch, or with the `counts` of the whole batch what this part contributes to it."""
+        config, pose, K = self.config, Pose(batch["R"], batch["t"]), batch["K"]
+        points3d = self.keypoints.of(batch["object_id"])
+        counts = self.counts(batch) if counts is None else counts
+        found = self.net.solve(prediction, points3d, K, batch["full_from_crop"])
+        points2d = project_points(points3d, K, found.pose)
+        if (symmetries := self.keypoints.symmetries(batch["object_id"])) is not None:
+            pose = nearest_symmetric_pose(points2d, points3d, K, pose, symmetries)
+        if config.regression == "weighted":
+            loss = kendall_loss(found, pose, points3d, self.net.log_variances, count=counts.items)
+        else:
+            loss = pose_loss(
+                found,
+                pose,
+                points2d,
+                points3d,
+                K,
+                extent=crop_extent(batch["full_from_crop"], batch["image"].shape[-1]),
+                reprojection=0.0,
+                distance=config.distance,
+                robust=config.robust or None,
+                count=counts.items,
+            )
+        loss = loss.to(prediction.numbers.dtype)
+        failed = (~found.ok).double().sum() / counts.items
+        beta = self.beta(progress)
+        return Terms(beta * loss, None, loss, beta, failed, prediction)
+
+
+def make_objective(
+    config: LossConfig, net: KeypointPoseNet | PoseRegressionNet, keypoints: KeypointTable
+) -> Objective | RegressionObjective:
+    """That of the network."""
+    if isinstance(net, PoseRegressionNet):
+        return RegressionObjective(config, net, keypoints)
+    return Objective(config, net, keypoints)
 
 
 def invert_affine(affine: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from posegrad.nn import KeypointPoseNet
+from posegrad.nn.backbone import BackboneNet
 from posegrad.train.config import OptimizerConfig
 from posegrad.train.errors import RunError
 
@@ -28,7 +28,7 @@ def _freeze(backbone: nn.Module, pattern: str) -> None:
         parameter.requires_grad_(False)
 
 
-def make_optimizer(net: KeypointPoseNet, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(net: BackboneNet, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices and kernels only, a learning rate of its own for the backbone."""
     if config.freeze is not None:
         _freeze(net.backbone, config.freeze)

@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from posegrad.cameras import Camera
 from posegrad.data import CropDataset, Instance, crop_affine, extract_crop
-from posegrad.nn import KeypointPoseNet, heatmap_moments, map_points, spatial_softmax
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet, map_points, spatial_softmax
 from posegrad.pose import Pose
-from posegrad.problems.uncertainty import pose_covariance
-from posegrad.so3 import hat
+from posegrad.train.answers import regressed, solved
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.errors import RunError
 from posegrad.train.lookup import KeypointTable
@@ -112,7 +111,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        net: KeypointPoseNet,
+        net: KeypointPoseNet | PoseRegressionNet,
         keypoints: Mapping[int, np.ndarray],
         *,
         padding: float = 1.3,
@@ -209,18 +208,19 @@ class PosePredictor:
         return found if scores is None else _scored(found, torch.tensor(scores, dtype=torch.float64))
 
     @torch.no_grad()
-    def heatmaps(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor]:
+    def heatmaps(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor] | None:
         """Heatmaps (M, N, h, w) of instances in their boxes, each of sum 1, and the maps (M, 2, 3) from their cells
-        (column, row) to full-image pixels; on the CPU. For looking at them: `on` keeps their moments."""
+        (column, row) to full-image pixels, on the CPU; None where the network has none. `on` keeps their moments."""
+        if isinstance(self.net, PoseRegressionNet):
+            return None
         crops = CropDataset(instances, size=self.net.image_size, padding=self.padding)
         batch = default_collate([crops[k] for k in range(len(crops))])
         device, precision = self.device.type, self.precision
         with _evaluating(self.net), torch.autocast(device, precision, enabled=precision != torch.float32):
             objects = self._table.positions(batch["object_id"].to(self.device))
             seen = self.net(batch["image"].to(self.device), objects)
-        origin = torch.full(
-            (1, 2), 0.5 * seen.stride - 0.5, dtype=torch.float64
-        )  # of cell (0, 0), crop pixels
+        # crop pixels of the cell (0, 0)
+        origin = torch.full((1, 2), 0.5 * seen.stride - 0.5, dtype=torch.float64)
         affine = batch["full_from_crop"]
         full_from_cell = torch.cat([affine[..., :2] * seen.stride, map_points(origin, affine).mT], -1)
         return spatial_softmax(seen.logits.double()).cpu(), full_from_cell
@@ -242,9 +242,9 @@ class PosePredictor:
         if not (np.isfinite(found).all() and (found[:, 2:] > 0).all()):
             raise ValueError(f"boxes: expected finite (x, y, w, h) with w, h > 0, got {found.tolist()}")
         if object_ids is None:
-            if len(self.keypoints) > 1:
+            if len(self.keypoints) > 1 and len(found):
                 raise ValueError(f"object_ids: got None, expected one of {self.object_ids} for each box")
-            object_ids = self.object_ids * len(found)
+            object_ids = self.object_ids[:1] * len(found)
         scores = [1.0] * len(found) if scores is None else list(scores)
         ids = [int(object_id) for object_id in object_ids]
         for name, values in (("object_ids", ids), ("scores", scores)):
@@ -277,35 +277,15 @@ class PosePredictor:
         with _evaluating(self.net), torch.autocast(device, precision, enabled=precision != torch.float32):
             seen = self.net(images, self._table.positions(object_ids))
         points3d = self._table.of(object_ids)
-        found = self.net.solve(seen, points3d, camera, full_from_crop)
-        points2d, weights = seen.in_full_image(full_from_crop), seen.weights
-        covariance = pose_covariance(found, points2d, points3d, camera, weights=weights.to(points2d.dtype))
-        known = found.ok & covariance.isfinite().all(-1).all(-1)
-        covariance = torch.where(known[:, None, None], covariance, torch.zeros_like(covariance))
-        linear = full_from_crop[:, None, :, :2]
-        moments = heatmap_moments(spatial_softmax(seen.logits), seen.stride).to(linear.dtype)
-        confidence = torch.where(known, _confidence(found.pose.R, covariance, points3d), 0.0)
-        parts = {
-            "ok": found.ok,
-            "status": found.status.long(),
-            "points2d": points2d,
-            "weights": weights,
-            "covariance": covariance,
-            "moments": linear @ moments @ linear.mT,
-            "score": confidence,
-        }
-        pose = Pose(found.pose.R.cpu(), found.pose.t.cpu())
-        return Predictions(pose, **{name: value.cpu() for name, value in parts.items()})
-
-
-def _confidence(R: Tensor, covariance: Tensor, points3d: Tensor) -> Tensor:
-    """1 / (1 + (s / 0.1 D)^2), see `Predictions.score`."""
-    turned = points3d @ R.mT
-    eye = torch.eye(3, dtype=turned.dtype, device=turned.device).expand(*turned.shape[:-1], 3, 3)
-    J = torch.cat([-hat(turned), eye], -1)  # of a point by [rotation, translation]
-    moved = (J @ covariance[:, None] @ J.mT).diagonal(dim1=-2, dim2=-1).sum(-1).mean(-1)
-    extent = (points3d.amax(-2) - points3d.amin(-2)).square().sum(-1)
-    return 1 / (1 + moved / (0.01 * extent))
+        parts = (
+            regressed(self.net, seen, points3d, camera, full_from_crop)
+            if isinstance(self.net, PoseRegressionNet)
+            else solved(self.net, seen, points3d, camera, full_from_crop)
+        )
+        pose = parts.pop("pose")
+        assert isinstance(pose, Pose)
+        pose = Pose(pose.R.cpu(), pose.t.cpu())
+        return Predictions(pose, **{name: value.cpu() for name, value in parts.items()})  # pyright: ignore
 
 
 def _scored(found: Predictions, scores: Tensor) -> Predictions:

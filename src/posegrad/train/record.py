@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save
+from torch import nn
 from tqdm import tqdm
 
-from posegrad.nn import KeypointPoseNet
 from posegrad.train.board import Board
 from posegrad.train.checkpoint import CHECKPOINT, Counters
 from posegrad.train.config import TrainConfig
@@ -125,6 +125,7 @@ class Recorder:
             "step": c.step,
             "progress": round(progress, 6),
             "lr": lr,
+            "l_h": None,
             "l_p": None,
             **losses,
         }
@@ -136,7 +137,7 @@ class Recorder:
         self._unlogged_left_out = []
         c.unlogged_failed, c.unlogged_steps = 0.0, 0
         self._append(entry)
-        parts = [f"l_h {entry['l_h']:.3f}"]
+        parts = [f"l_h {entry['l_h']:.3f}"] if entry["l_h"] is not None else []
         if entry["l_p"] is not None:
             parts.append(f"l_p {entry['l_p']:.5f}")
         if entry["failed"] is not None:
@@ -168,7 +169,7 @@ class Recorder:
         return read_log(self.folder)
 
 
-def write_model(folder: Path, net: KeypointPoseNet, keypoints: Mapping[int, np.ndarray]) -> None:
+def write_model(folder: Path, net: nn.Module, keypoints: Mapping[int, np.ndarray]) -> None:
     """Write model.safetensors and, as the network is of no use without them, the keypoints (mm) by object id."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(state))
@@ -200,6 +201,8 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.nd
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
+    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+        raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")

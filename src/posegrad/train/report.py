@@ -302,8 +302,8 @@ def _failures(run: Evaluated) -> str:
     rows = [[name, str(n), f"{100 * n / count:.1f}", advice] for name, advice, n in found]
     head = [("status", ""), ("images", ""), ("share", "%"), ("what it means", "")]
     return section(
-        "PnP statuses",
-        table(head, rows, caption="What PnP said of the held-out images", text_columns=(0, 3)),
+        "Statuses",
+        table(head, rows, caption="What became of the held-out images", text_columns=(0, 3)),
     )
 
 

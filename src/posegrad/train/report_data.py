@@ -152,7 +152,7 @@ def examine(
     """
     if not chosen:
         return []
-    heatmaps, full_from_cell = predictor.heatmaps([boxed[index] for index in chosen])
+    maps = predictor.heatmaps([boxed[index] for index in chosen])
     closeups = []
     for k, index in enumerate(chosen):
         item, model = source.test[index], source.objects[source.test[index].object_id]
@@ -173,10 +173,10 @@ def examine(
                 points2d=found.points2d[index].numpy()
                 if seen
                 else np.full((len(model.keypoints), 2), np.nan),
-                moments=found.moments[index].numpy() if seen else None,
+                moments=found.moments[index].numpy() if seen and maps is not None else None,
                 pose_moments=covariances if ok and covariances.any() else None,
-                heatmaps=heatmaps[k].numpy() if seen else None,
-                full_from_cell=full_from_cell[k].numpy() if seen else None,
+                heatmaps=maps[0][k].numpy() if seen and maps is not None else None,
+                full_from_cell=maps[1][k].numpy() if seen and maps is not None else None,
             )
         )
     return closeups

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from posegrad.data import DatasetError, read_detections
-from posegrad.nn import KeypointPoseNet
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.config import DataConfig, TrainConfig
@@ -143,7 +143,7 @@ def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
 
 def _evaluate(
     config: TrainConfig,
-    net: KeypointPoseNet,
+    net: KeypointPoseNet | PoseRegressionNet,
     source: Source,
     trained: Trained,
     folder: Path,
@@ -157,8 +157,7 @@ def _evaluate(
     found = predictor.on(source.test)
     seconds = time.perf_counter() - begin
     report = Report.of(compare(source, found))
-    with writable(folder / "poses.csv"):
-        write_poses(folder / "poses.csv", pose_lines(source.test, found))
+    write_poses(folder / "poses.csv", pose_lines(source.test, found))
     with writable(folder / "pictures"):
         draw_poses(source, found, folder / "pictures", config.run.pictures)
     here = environment()

@@ -50,6 +50,6 @@ class Schedule:
         return time.perf_counter() - self.begin
 
     def progress(self, step: int) -> float:
-        """In [0, 1]; 1 ends the run."""
-        by_clock = 0.0 if self.limit is None else self.seconds / self.limit
+        """In [0, 1]; 1 ends the run, after one step at least."""
+        by_clock = 0.0 if self.limit is None or step == 0 else self.seconds / self.limit
         return min(1.0, max(step / self.steps, by_clock))

@@ -1,0 +1,163 @@
+"""A fixed number of damped Gauss-Newton steps, for damping that a network learns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from posegrad import _pytree
+from posegrad.optim import batch
+from posegrad.optim.adjoint import harmless
+from posegrad.optim.linear import equilibrate
+from posegrad.optim.problem import Args, Problem, Quadratic, Variable
+
+Damping = float | Tensor | Callable[[int, Quadratic], Tensor]
+
+
+@_pytree.register
+@dataclass(frozen=True, eq=False)
+class DampedPath:
+    """The iterates of :func:`posegrad.damped_steps`; everything but ``taken`` and ``ok`` carries gradients.
+
+    Args:
+        iterates: the K + 1 variables, the start first, each with the batch in front.
+        cost: (K + 1, B) at the iterates; zero, without gradient, where not ok.
+        taken: (K, B) False where a step was not taken: the damped matrix was not positive definite, or the step led
+            out of where the problem is defined.
+        ok: (B,) False for an item that was not finite or not defined at its start: it stays there, and its gradient
+            is zero.
+    """
+
+    iterates: tuple[Any, ...]
+    cost: Float[Tensor, "K1 B"]
+    taken: Bool[Tensor, "K B"]
+    ok: Bool[Tensor, " B"]
+
+    @property
+    def variable(self) -> Any:
+        """The last iterate."""
+        return self.iterates[-1]
+
+
+def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping, *, steps: int) -> DampedPath:
+    """Take ``steps`` damped Gauss-Newton steps, differentiable through each: for damping that is learned.
+
+    Every step solves ``(J^T J + diag(damping) diag(J^T J)) delta = -g``. At a minimum the answer does not depend on
+    how it was found, so that the solvers' gradients know nothing of damping; after a few steps it does, and a loss on
+    the iterates can teach a network how far to trust each of them. There is no test whether the cost falls: that is
+    the damping's task. For an answer at the minimum start :func:`posegrad.argmin_layer` or a solver at the last one.
+
+    Args:
+        problem: what is minimised, as for :func:`posegrad.argmin_layer`: :class:`posegrad.ReprojectionProblem`,
+            :func:`posegrad.residual_problem`, or your own.
+        init: the start, a tensor or pytree with the batch B in front.
+        args: the problem's arguments, a pytree of tensors with the batch, or 1, in front.
+        damping: >= 0, relative to the diagonal: a number, a tensor (B,) or, axis by axis of the tangent, (B, D) or
+            (1, D); or a function ``damping(step, model)`` that gives one, step counting from 0 and
+            ``model`` having ``cost`` (B,), ``gradient`` (B, D) and ``hessian`` (B, D, D) at the iterate.
+        steps: K >= 0.
+
+    Raises:
+        TypeError, ValueError: wrong types and shapes.
+
+    Degeneracies: where the damped matrix is not positive definite, or damping is negative or not finite, the item
+        stays where it is (``taken``).
+
+    Reference: Tang & Tan, "BA-Net", ICLR 2019 (damping from the residuals); Sarlin et al., "Back to the Feature"
+        (PixLoc), CVPR 2021, section 3.2 (one for each axis).
+
+    >>> import posegrad as pg
+    >>> from posegrad.testing import random_scene
+    >>> scene = random_scene(4, 12)
+    >>> start = pg.Pose(scene.pose.R, 1.1 * scene.pose.t)
+    >>> log_damping = torch.zeros(1, 6, dtype=scene.K.dtype, requires_grad=True)  # of rotation and translation
+    >>> args = (scene.points2d, scene.points3d, scene.K[None])
+    >>> path = pg.damped_steps(pg.ReprojectionProblem(), start, args, log_damping.exp(), steps=3)
+    >>> (path.variable.t - scene.pose.t).square().sum().backward()
+    >>> bool((log_damping.grad != 0).all()), len(path.iterates)
+    (True, 4)
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem: got {problem!r}, expected an instance of a pg.Problem")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+        raise ValueError(f"steps: got {steps!r}, expected an integer >= 0")
+    leaves = _pytree.flatten((init, args))[0]
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0:
+            raise TypeError("init, args: expected pytrees of tensors with the batch, or 1, in front")
+    size = max((len(leaf) for leaf in leaves), default=1)
+    start = _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), init)
+    with torch.no_grad():
+        first = problem.quadratic(start, args, exact=False)
+        ok = first.feasible & _finite(first)
+        donor = ok.to(torch.uint8).argmax(0, keepdim=True)
+        if not bool(ok.any()):
+            cost = torch.zeros_like(first.cost).expand(steps + 1, -1)
+            stay = _pytree.tree_map(Tensor.detach, start)
+            return DampedPath((stay,) * (steps + 1), cost, cost[1:].bool(), ok)
+    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
+    args, variable = (
+        _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), tree) for tree in (args, start)
+    )
+    model = problem.quadratic(variable, args, exact=False)
+    iterates, costs, taken = [variable], [model.cost], []
+    for step in range(steps):
+        chosen = damping(step, model) if callable(damping) else damping
+        delta, solved = _solve(model, _checked(chosen, model.gradient))
+        trial = problem.retract(variable, delta)
+        with torch.no_grad():
+            constants = _pytree.tree_map(Tensor.detach, (trial, args))
+            there = problem.quadratic(*constants, exact=False)
+            accepted = solved & there.feasible & _finite(there)
+        variable = batch.where(accepted, trial, variable)
+        model = problem.quadratic(variable, args, exact=False)
+        iterates.append(variable)
+        costs.append(model.cost)
+        taken.append(accepted & ok)
+    stay = _pytree.tree_map(Tensor.detach, start)
+    return DampedPath(
+        tuple(batch.where(ok, iterate, stay) for iterate in iterates),
+        torch.stack([torch.where(ok, cost, torch.zeros_like(cost)) for cost in costs]),
+        torch.stack(taken) if taken else ok.new_zeros(0, size),
+        ok,
+    )
+
+
+def _finite(model: Quadratic) -> Bool[Tensor, " B"]:
+    return (
+        model.cost.isfinite() & model.gradient.isfinite().all(-1) & model.hessian.isfinite().all(-1).all(-1)
+    )
+
+
+def _checked(damping: Any, like: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """As (B, D)."""
+    value = torch.as_tensor(damping, dtype=like.dtype, device=like.device)
+    shape, (size, dimension) = tuple(value.shape), like.shape
+    if value.ndim <= 1 and shape in ((), (1,), (size,)):
+        return value.reshape(-1, 1).expand(size, dimension)
+    if value.ndim == 2 and shape[0] in (1, size) and shape[1] in (1, dimension):
+        return value.expand(size, dimension)
+    raise ValueError(
+        f"damping: got shape {shape}, expected (), ({size},), or ({size} or 1, {dimension} or 1): items, axes"
+    )
+
+
+def _solve(
+    model: Quadratic, damping: Float[Tensor, "B D"]
+) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
+    """The damped step, zero where there is none, and where there is one."""
+    usable = (damping.isfinite() & (damping >= 0)).all(-1)
+    damping = torch.where(usable[:, None], damping, torch.ones_like(damping))
+    H = model.hessian + torch.diag_embed(damping * model.hessian.diagonal(dim1=-2, dim2=-1))
+    scaled, scale = equilibrate(H)
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    with torch.no_grad():
+        factor, info = torch.linalg.cholesky_ex(scaled)
+        pivot = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+        solved = usable & (info == 0) & (pivot > 64 * torch.finfo(H.dtype).eps)
+    factor = torch.linalg.cholesky_ex(torch.where(solved[:, None, None], scaled, eye))[0]
+    rhs = torch.where(solved[:, None], scale * model.gradient, 0.0)[..., None]
+    return scale * torch.cholesky_solve(rhs, factor).squeeze(-1).neg(), solved

@@ -1,0 +1,141 @@
+"""Damped steps against an independent loop, finite differences and the laws."""
+
+import numpy as np
+import pytest
+import torch
+
+import posegrad as pg
+from posegrad.testing import random_scene
+
+
+def _curve(x, y):  # two parameters, three residuals, not linear
+    a, b = x.unbind(-1)
+    return torch.stack([a * b.exp() - y[:, 0], a + b**2 - y[:, 1], a * b - y[:, 2]], -1)
+
+
+_PROBLEM = pg.residual_problem(_curve)
+_Y = torch.tensor([[1.0, 2.0, 0.5], [0.5, 1.0, -0.3]], dtype=torch.float64)
+_START = torch.tensor([[0.8, 0.1], [1.2, -0.4]], dtype=torch.float64)
+
+
+def _by_numpy(start, y, damping, steps):
+    x = np.array(start)
+    for k in range(steps):
+        a, b = x
+        r = np.array([a * np.exp(b) - y[0], a + b**2 - y[1], a * b - y[2]])
+        J = np.array([[np.exp(b), a * np.exp(b)], [1, 2 * b], [b, a]])
+        A = J.T @ J
+        x = x - np.linalg.solve(A + np.diag(damping[k] * np.diag(A)), J.T @ r)
+    return x
+
+
+def test_as_an_independent_loop() -> None:
+    damping = torch.tensor([[0.5, 2.0], [0.1, 0.0], [0.3, 0.7]], dtype=torch.float64)
+    path = pg.damped_steps(_PROBLEM, _START, _Y, lambda step, model: damping[step][None], steps=3)
+    for item in range(2):
+        expected = _by_numpy(_START[item].numpy(), _Y[item].numpy(), damping.numpy(), 3)
+        np.testing.assert_allclose(path.variable[item].numpy(), expected, rtol=1e-12)
+    assert path.taken.all()
+    assert path.ok.all()
+
+
+def _central(function, x, h=1e-6):
+    columns = []
+    for i in range(x.numel()):
+        step = torch.zeros_like(x).view(-1)
+        step[i] = h
+        step = step.view_as(x)
+        columns.append((function(x + step) - function(x - step)) / (2 * h))
+    return torch.stack(columns).view_as(x)
+
+
+def test_gradients_of_everything_are_finite_differences() -> None:
+    weight = torch.tensor([0.3, -0.2], dtype=torch.float64)
+
+    def loss(start, y, theta):
+        def hook(step, model):  # from the cost, as a network would
+            return (theta * (1 + model.cost.log1p()[:, None]) * (step + 1)).exp()
+
+        path = pg.damped_steps(_PROBLEM, start, y, hook, steps=3)
+        return (path.variable * weight).sum() + path.cost.sum()
+
+    given = [_START, _Y, torch.tensor([[-1.0, -0.5]], dtype=torch.float64)]
+    leaves = [value.clone().requires_grad_() for value in given]
+    found = torch.autograd.grad(loss(*leaves), leaves)
+    for i, gradient in enumerate(found):
+
+        def along(x, i=i):
+            return loss(*(x if i == j else value for j, value in enumerate(given)))
+
+        expected = _central(along, given[i])
+        torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-7 * float(expected.abs().max()))
+
+
+def test_poses_with_a_damping_for_each_axis() -> None:
+    scene = random_scene(3, 10, noise=1.0)
+    start = pg.Pose(scene.pose.R, 1.05 * scene.pose.t)
+    args = (scene.points2d, scene.points3d, scene.K[None])
+
+    def loss(theta):
+        path = pg.damped_steps(pg.ReprojectionProblem(), start, args, theta.exp(), steps=2)
+        return (path.variable.t - scene.pose.t).square().sum()
+
+    theta = torch.linspace(-2, 0, 18, dtype=torch.float64).view(3, 6)
+    (gradient,) = torch.autograd.grad(loss(leaf := theta.clone().requires_grad_()), leaf)
+    expected = _central(loss, theta)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-7 * float(expected.abs().max()))
+
+
+def test_the_limit_is_the_solvers() -> None:
+    scene = random_scene(3, 10, noise=1.0)
+    args = (scene.points2d, scene.points3d, scene.K[None])
+    path = pg.damped_steps(pg.ReprojectionProblem(), scene.pose, args, 0.0, steps=30)
+    solved = pg.solve_pnp(*args[:2], scene.K, init=scene.pose)
+    torch.testing.assert_close(path.variable.t, solved.pose.t, rtol=1e-9, atol=0)
+    assert (path.cost[-1] <= path.cost[0]).all()
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e300])
+def test_a_bad_item_stays_and_its_neighbours_do_not_notice(poison: float) -> None:
+    y = _Y.clone()
+    y[0, 1] = poison
+    leaf, damping = y.requires_grad_(), torch.full((2,), 0.1, dtype=torch.float64, requires_grad=True)
+    path = pg.damped_steps(_PROBLEM, _START, leaf, damping, steps=2)
+    alone = pg.damped_steps(_PROBLEM, _START[1:], _Y[1:], 0.1, steps=2)
+    assert path.ok.tolist() == [False, True]
+    assert torch.equal(path.variable[0], _START[0])
+    torch.testing.assert_close(path.variable[1:], alone.variable, rtol=1e-12, atol=0)
+    (path.variable.sum() + path.cost.sum()).backward()
+    assert (leaf.grad[0] == 0).all()
+    assert damping.grad[0] == 0
+    assert leaf.grad.isfinite().all()
+    assert damping.grad[1] != 0
+
+
+def test_without_a_good_item_all_stay() -> None:
+    path = pg.damped_steps(_PROBLEM, _START, torch.full_like(_Y, torch.nan), 0.1, steps=2)
+    assert not path.ok.any()
+    assert not path.taken.any()
+    assert torch.equal(path.variable, _START)
+    assert torch.equal(path.cost, torch.zeros_like(path.cost))
+
+
+def test_steps_that_cannot_be_taken_are_not() -> None:
+    flat = pg.residual_problem(lambda x, y: (x[:, :1] - y) * x.new_ones(1, 2))
+    start = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    path = pg.damped_steps(flat, start, torch.zeros(1, 1, dtype=torch.float64), 0.0, steps=1)  # J has rank 1
+    assert not path.taken.any()
+    assert torch.equal(path.variable, start)
+    path = pg.damped_steps(_PROBLEM, _START, _Y, torch.tensor([-1.0, 0.1]), steps=1)
+    assert path.taken.tolist() == [[False, True]]
+
+
+def test_arguments() -> None:
+    with pytest.raises(ValueError, match=r"damping: got shape \(3,\), expected"):
+        pg.damped_steps(_PROBLEM, _START, _Y, torch.ones(3), steps=1)
+    with pytest.raises(ValueError, match="steps: got -1"):
+        pg.damped_steps(_PROBLEM, _START, _Y, 1.0, steps=-1)
+    with pytest.raises(TypeError, match="problem: got"):
+        pg.damped_steps(_curve, _START, _Y, 1.0, steps=1)
+    with pytest.raises(TypeError, match="init, args"):
+        pg.damped_steps(_PROBLEM, _START, 3.0, 1.0, steps=1)
