@@ -16,7 +16,6 @@ TINY = {
     "train": "--steps 2 --batch-size 3 --image-size 64 --keypoints 8 --backbone test_efficientnet --threads 1"
     " --precision float32 --pictures 1",
 }
-DROPPED = {"--max-minutes"}
 
 
 def commands() -> list[list[str]]:
@@ -29,7 +28,7 @@ def commands() -> list[list[str]]:
 def tiny(words: list[str]) -> list[str]:
     """The command with the options of its kind replaced."""
     changes = next((v.split() for k, v in TINY.items() if words[: len(k.split())] == k.split()), [])
-    replaced = {word for word in changes if word.startswith("--")} | DROPPED
+    replaced = {word for word in changes if word.startswith("--")}
     kept: list[str] = []
     for word, before in zip(words, ["", *words], strict=False):
         if word not in replaced and before not in replaced:

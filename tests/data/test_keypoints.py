@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from posegrad.data import farthest_point_keypoints
+from posegrad.data import DatasetError, box_keypoints, farthest_point_keypoints, read_keypoints
 
 
 def naive(points: np.ndarray, count: int) -> np.ndarray:
@@ -41,3 +44,43 @@ def test_bad_arguments() -> None:
         farthest_point_keypoints(np.array([[0.0, 0, 0], [1, 0, 0], [1, 0, 0]]), 3)
     with pytest.raises(ValueError, match="at least 1"):
         farthest_point_keypoints(np.zeros((4, 3)), 0)
+
+
+CUBE = 100.0 * np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) + 20
+FOUR = [[20, 20, 20], [120, 20, 20], [20, 120, 20], [20, 20, 120]]
+
+
+def test_the_box_has_its_corners_and_centre() -> None:
+    rng = np.random.default_rng(0)
+    points = box_keypoints(np.vstack([CUBE, 20 + 100 * rng.random((50, 3))]))
+    np.testing.assert_array_equal(points[:8], CUBE)
+    np.testing.assert_array_equal(points[8], [70, 70, 70])
+
+
+@pytest.mark.parametrize("content", [FOUR, {"5": FOUR}, {"lmo": {"5": FOUR}, "tless": {"5": [[1, 2, 3]]}}])
+def test_the_forms_of_a_keypoint_file(tmp_path: Path, content: object) -> None:
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    assert read_keypoints(tmp_path / "k.json", {5: CUBE}, dataset="lmo_bop")[5].tolist() == FOUR
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (FOUR, "plain list does not say which of the objects"),
+        ({"5": FOUR}, "no keypoints for object 6, only for 5"),
+        ({"5": FOUR, "6": [*FOUR, [70, 70, 70]]}, "got 4 for object 5, 5 for object 6"),
+        ({"5": FOUR[:3], "6": FOUR[:3]}, "got 3 keypoints, PnP needs at least 4"),
+        ({"5": FOUR, "6": [[p / 1000 for p in point] for point in FOUR]}, "object 6: .*not metres"),
+        ({"5": FOUR, "6": [[p * 1000 for p in point] for point in FOUR]}, "from the centre of the mesh"),
+        ({"5": FOUR, "6": [*FOUR[:3], [20, 20, float("nan")]]}, "not finite"),
+        ({"5": FOUR, "6": [*FOUR[:3], [20, 20]]}, "expected 3 numbers, got 2"),
+        ({"5": FOUR, "6": {}}, "expected a list"),
+        ({"tless": {"5": FOUR}}, "none is 'lmo_bop'"),
+        ("far", "expected"),
+    ],
+)
+def test_a_keypoint_file_that_cannot_be_used(tmp_path: Path, content: object, message: str) -> None:
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=message) as error:
+        read_keypoints(tmp_path / "k.json", {5: CUBE, 6: CUBE}, dataset="lmo_bop")
+    assert "k.json" in str(error.value)

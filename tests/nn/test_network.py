@@ -119,6 +119,7 @@ def test_the_pose_reaches_every_parameter() -> None:
     ("options", "message"),
     [
         ({"num_keypoints": 3}, "num_keypoints: got 3"),
+        ({"num_keypoints": 8, "num_objects": 0}, "num_objects: got 0"),
         ({"num_keypoints": 8, "image_size": 100}, "multiple of 32"),
         ({"num_keypoints": 8, "backbone": "resnet1"}, "nearest"),
     ],
@@ -147,3 +148,27 @@ def test_an_unknown_weighting_is_named() -> None:
         ValueError, match="weighting: got 'spread', expected one of learned, uniform, moments"
     ):
         KeypointPoseNet(8, "test_resnet", image_size=64, width=16, weighting="spread")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (None, "objects: got None"),
+        (torch.tensor([0]), "expected \\(2,\\) int64"),
+        (torch.tensor([0.0, 1.0]), "int64"),
+        (torch.tensor([1, 2]), "positions in \\[0, 2\\), not ids"),
+        (torch.tensor([-1, 0]), "not ids"),
+    ],
+)
+def test_bad_objects(objects: torch.Tensor | None, message: str) -> None:
+    net = KeypointPoseNet(8, "test_resnet", num_objects=2, image_size=64, width=16)
+    with pytest.raises(ValueError, match=message):
+        net(torch.rand(2, 3, 64, 64), objects)
+
+
+def test_an_object_learns_by_its_own_head() -> None:
+    net = KeypointPoseNet(8, "test_resnet", num_objects=3, image_size=64, width=16)
+    net(torch.rand(2, 3, 64, 64), torch.tensor([2, 0])).points2d.sum().backward()
+    gradient = net.to_logits.weight.grad
+    assert gradient is not None
+    assert [bool(g.abs().max() > 0) for g in gradient] == [True, False, True]

@@ -5,6 +5,7 @@ import pytest
 
 from posegrad.data import RenderConfig, render_dataset
 from posegrad.train import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
+from tests.train.objects_samples import divide
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +13,12 @@ def dataset(shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Pat
     """A BOP dataset of 24 + 8 small frames."""
     small = RenderConfig(train_frames=24, test_frames=8, width=160, height=120, focal=280.0, samples=1)
     return shared_folder("training", lambda root: render_dataset(root, small, workers=1, progress=False))
+
+
+@pytest.fixture(scope="session")
+def two_objects(dataset: Path, shared_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The same frames, half of them of an object 7 with a symmetry."""
+    return shared_folder("two_objects", lambda root: divide(dataset, root))
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from posegrad.nn import KeypointPoseNet, KeypointPrediction
 from posegrad.pose import Pose
 from posegrad.projection import project_points
 from posegrad.train import DataConfig, PosePredictor, Source, mean_pose, measure, open_source, table
 from posegrad.train.evaluation import intrinsics, true_poses
-from posegrad.train.objective import invert_affine
+from tests.train.objects_samples import Oracle
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +53,6 @@ def test_mean_pose_points_at_the_box(source: Source) -> None:
     ratio = baseline.t[:, 2].numpy() / np.array([item.t[2] for item in source.test])
     # The size of a visible box is a rough measure of depth, but a measure.
     assert np.all((ratio > 0.5) & (ratio < 2.5))
-
-
-class Oracle(KeypointPoseNet):
-    """Answers with the true keypoints: all that is left are the maps between crop, image and camera."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__(len(source.keypoints[1]), "test_efficientnet", image_size=64, width=8)
-        self.source = source
-        self.place = 0
-
-    def forward(self, image: torch.Tensor, objects: torch.Tensor | None = None) -> KeypointPrediction:
-        from posegrad.data import CropDataset
-
-        crops = CropDataset(self.source.test, size=64, padding=1.3)
-        rows = [crops[self.place + k] for k in range(len(image))]
-        self.place += len(image)
-        for row, seen in zip(rows, image, strict=True):
-            assert torch.equal(row["image"], seen)
-        affine = torch.stack([row["full_from_crop"] for row in rows])
-        pose = Pose(torch.stack([row["R"] for row in rows]), torch.stack([row["t"] for row in rows]))
-        full = project_points(torch.from_numpy(self.source.keypoints[1]), rows[0]["K"], pose)
-        back = invert_affine(affine)
-        points = full @ back[..., :2].mT + back[:, None, :, 2]
-        ones = torch.ones(points.shape[:2])
-        return KeypointPrediction(torch.zeros(len(image), 8, 16, 16), points, ones[..., None], ones, 4)
 
 
 def test_an_oracle_scores_100_percent_through_crops_and_pnp(source: Source) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from posegrad.authoring.config import RenderJob
 from posegrad.authoring.outcome import Outcome
 from posegrad.authoring.symmetries import judge_symmetries, stated_symmetries
-from posegrad.data import DatasetError
 from posegrad.data.backgrounds import PhotoBackgrounds, random_background
+from posegrad.data.camera_file import read_camera
 from posegrad.data.json_files import read_json
 from posegrad.data.mesh import Mesh
 from posegrad.data.mesh_import import import_mesh
@@ -74,7 +74,12 @@ def _require_new(out: Path) -> None:
 
 def _frames(job: RenderJob, notes: list[str]) -> FrameConfig:
     if job.camera is not None:
-        K, width, height = _camera(job.camera, notes)
+        K, width, height, lens = read_camera(job.camera)
+        if lens:
+            notes.append(
+                f"{job.camera.name}: pictures are rendered without its distortion ({', '.join(lens)}): undistort your "
+                f"photographs (cv2.undistort, same K) before training on or predicting from them."
+            )
     else:
         width, height = job.width, job.height
         focal = job.focal if job.focal is not None else float(width)
@@ -95,37 +100,6 @@ def _frames(job: RenderJob, notes: list[str]) -> FrameConfig:
         per_frame=job.objects_per_frame,
         background=PhotoBackgrounds(job.backgrounds) if job.backgrounds is not None else random_background,
     )
-
-
-def _camera(path: Path, notes: list[str]) -> tuple[np.ndarray, int, int]:
-    """Intrinsics and size from the camera.json of a BOP dataset, or of `posegrad calibrate`."""
-    content = read_json(path)
-    try:
-        if "parameters" in content:
-            values, (width, height) = dict(content["parameters"]), content["image_size"]
-            lens = [key for key, v in values.items() if key not in ("f", "fx", "fy", "cx", "cy") and v != 0]
-            if lens:
-                notes.append(
-                    f"{path.name}: pictures are rendered without its distortion ({', '.join(lens)}): undistort your "
-                    f"photographs (cv2.undistort, same K) before training on or predicting from them."
-                )
-        else:
-            values, width, height = content, content["width"], content["height"]
-        fx, fy = values.get("fx", values.get("f")), values.get("fy", values.get("f"))
-        K = np.array([[fx, 0, values["cx"]], [0, fy, values["cy"]], [0, 0, 1]], dtype=np.float64)
-        width, height = int(width), int(height)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(
-            f'{path}: expected {{"fx": .., "fy": .., "cx": .., "cy": .., "width": .., "height": ..}} or the '
-            f"camera.json of posegrad calibrate ({type(error).__name__}: {error})."
-        ) from error
-    inside = 0 <= K[0, 2] < width and 0 <= K[1, 2] < height
-    if not (np.isfinite(K).all() and min(K[0, 0], K[1, 1]) > 0 and inside):
-        raise DatasetError(
-            f"{path}: expected focal lengths > 0 and a principal point inside the picture, got fx {K[0, 0]:g}, "
-            f"fy {K[1, 1]:g}, cx {K[0, 2]:g}, cy {K[1, 2]:g} for {width} x {height} px."
-        )
-    return K, width, height
 
 
 def _text(job: RenderJob, config: FrameConfig, meshes: dict[int, Mesh], notes: list[str]) -> str:

@@ -51,7 +51,7 @@ def import_mesh(
     ...     path = Path(folder) / "part.ply"
     ...     mesh = Mesh(0.1 * np.eye(4, 3), np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]]))
     ...     _ = path.write_bytes(encode_ply(mesh))
-    ...     import_mesh(path, "m").vertices.max()
+    ...     float(import_mesh(path, "m").vertices.max())
     100.0
     """
     note = note or (lambda sentence: None)
@@ -165,7 +165,7 @@ def _joined(parts: list[Mesh]) -> Mesh:
 def _clean(mesh: Mesh) -> Mesh:
     """Without degenerate faces and unused vertices."""
     corners = mesh.vertices[mesh.faces]
-    finite = np.isfinite(corners).all(2).all(1)
+    finite = np.isfinite(corners).reshape(-1, 9).min(axis=1)
     corners = np.where(finite[:, None, None], corners, 0.0)
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     size = np.abs(corners[:, 1:] - corners[:, :1]).max((1, 2))

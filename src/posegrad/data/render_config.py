@@ -28,6 +28,9 @@ class FrameConfig:
         samples: rays per pixel and axis.
         per_frame: most objects in one frame.
         background: what is behind them.
+
+    >>> FrameConfig(np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), 640, 480, per_frame=3).up
+    (0.0, 0.0, 1.0)
     """
 
     K: np.ndarray

@@ -10,7 +10,7 @@ from torch import Tensor
 from posegrad import _pytree
 from posegrad.manifolds import Inferred, Manifold
 from posegrad.optim.lagrangian import Lagrangian
-from posegrad.optim.problem import Problem, Quadratic, gradient_and_hessian, value_and_jacobian
+from posegrad.optim.problem import Problem, Quadratic, second_order, value_and_jacobian
 from posegrad.robust import Rho, RobustLoss, Squared
 
 
@@ -71,10 +71,9 @@ class Fit(OnManifold):
     def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
         zero = self.zero(variable)
         if exact:
-            gradient, hessian = gradient_and_hessian(
-                lambda delta: self.cost(self.retract(variable, delta), args).sum(), zero
+            cost, gradient, hessian = second_order(
+                lambda delta: self.cost(self.retract(variable, delta), args), zero
             )
-            cost = self.cost(variable, args)
             return Quadratic(cost, gradient, hessian, cost.isfinite())
         if self.derivative is None:
             blocks, J = value_and_jacobian(lambda d: self._blocks(self.retract(variable, d), args), zero)
@@ -117,10 +116,9 @@ class Objective(OnManifold):
 
     def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
         """With the exact Hessian in any case."""
-        gradient, hessian = gradient_and_hessian(
-            lambda delta: self.cost(self.retract(variable, delta), args).sum(), self.zero(variable)
+        cost, gradient, hessian = second_order(
+            lambda delta: self.cost(self.retract(variable, delta), args), self.zero(variable)
         )
-        cost = self.cost(variable, args)
         return Quadratic(cost, gradient, hessian, cost.isfinite())
 
 

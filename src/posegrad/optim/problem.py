@@ -139,8 +139,20 @@ def gradient_and_hessian(
     total: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]
 ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D D"]]:
     """Derivatives of a sum of independent items' values."""
-    gradient, pull, *_ = torch.func.vjp(torch.func.grad(total), x)
-    return gradient, _every_axis(pull, x)
+    return second_order(total, x)[1:]
+
+
+def second_order(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]
+) -> tuple[Tensor, Float[Tensor, "B D"], Float[Tensor, "B D D"]]:
+    """Values (B,) of independent items, or their sum, and its derivatives; the function is called once."""
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(x)
+        return value.sum(), value
+
+    gradient, pull, value = torch.func.vjp(torch.func.grad(total, has_aux=True), x, has_aux=True)
+    return value, gradient, _every_axis(pull, x)
 
 
 def _every_axis(pull: Callable[[Tensor], tuple[Tensor]], x: Float[Tensor, "B D"]) -> Tensor:

@@ -70,8 +70,8 @@ def predict(config: PredictConfig) -> Found:
     lines: list[PoseEstimate] = []
     rows: list[list[str]] = []
     for frame in images:
-        looked, image = boxes.of(frame), load_image(frame.path)
         camera = frame_camera(frame) if K is None else K
+        looked, image = boxes.of(frame), load_image(frame.path)
         _check_size(frame, image, camera, size)
         begin = time.perf_counter()
         found = predictor(

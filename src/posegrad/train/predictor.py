@@ -224,9 +224,9 @@ class PosePredictor:
         if not (np.isfinite(found).all() and (found[:, 2:] > 0).all()):
             raise ValueError(f"boxes: expected finite (x, y, w, h) with w, h > 0, got {found.tolist()}")
         if object_ids is None:
-            if len(self.keypoints) > 1:
+            if len(self.keypoints) > 1 and len(found):
                 raise ValueError(f"object_ids: got None, expected one of {self.object_ids} for each box")
-            object_ids = self.object_ids * len(found)
+            object_ids = self.object_ids[:1] * len(found)
         scores = [1.0] * len(found) if scores is None else list(scores)
         ids = [int(object_id) for object_id in object_ids]
         for name, values in (("object_ids", ids), ("scores", scores)):

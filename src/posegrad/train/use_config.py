@@ -80,9 +80,5 @@ class PredictConfig:
         given = [name for name in ("detections", "box") if getattr(self, name) is not None]
         require("detections", "also --box", len(given) < 2, "one of the two")
         if self.box is not None:
-            require(
-                "box",
-                self.box,
-                all(map(math.isfinite, self.box)) and min(self.box[2:]) > 0,
-                "x y w h with w, h > 0",
-            )
+            valid = all(map(math.isfinite, self.box)) and min(self.box[2:]) > 0
+            require("box", " ".join(map(str, self.box)), valid, "x y w h with w, h > 0")
