@@ -157,7 +157,7 @@ class PosePredictor:
         self,
         image: np.ndarray,
         camera: Camera | Tensor | np.ndarray,
-        boxes: np.ndarray | Sequence[Sequence[float]],
+        boxes: np.ndarray | Sequence[Sequence[float] | np.ndarray],
         object_ids: Sequence[int] | None = None,
         scores: Sequence[float] | None = None,
     ) -> Predictions:
@@ -211,7 +211,7 @@ class PosePredictor:
     def _checked(
         self,
         image: np.ndarray,
-        boxes: np.ndarray | Sequence[Sequence[float]],
+        boxes: np.ndarray | Sequence[Sequence[float] | np.ndarray],
         object_ids: Sequence[int] | None,
         scores: Sequence[float] | None,
     ) -> tuple[np.ndarray, list[int], list[float]]:
