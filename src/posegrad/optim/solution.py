@@ -52,10 +52,15 @@ class Solution:
         """(...) True where the item converged to a minimum; elsewhere its gradient is zero."""
         return self.status == int(Status.CONVERGED)
 
+    @classmethod
+    def advice(cls, status: Status) -> str:
+        """What a status means for this problem, and what to do."""
+        return cls._ADVICE.get(status, status.advice)
+
     def describe(self) -> str:
         """One line per status that occurs, with its count and advice (reads the tensors back to the host)."""
         counts = sorted((Status(code), n) for code, n in Counter(self.status.flatten().tolist()).items())
-        return "\n".join(f"{n} x {s.name}: {self._ADVICE.get(s, s.advice)}" for s, n in counts)
+        return "\n".join(f"{n} x {s.name}: {self.advice(s)}" for s, n in counts)
 
 
 def masked_mean(values: Float[Tensor, "*batch"], ok: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:

@@ -11,7 +11,7 @@ from posegrad.data.detections import box_overlap
 from posegrad.train.errors import RunError
 from posegrad.train.predictor import PosePredictor, Predictions
 
-__all__ = ["match", "predict_detected"]
+__all__ = ["in_detected_boxes", "match", "predict_detected"]
 
 
 def match(instances: Sequence[Instance], detections: Iterable[Detection]) -> dict[int, Detection]:
@@ -34,6 +34,15 @@ def match(instances: Sequence[Instance], detections: Iterable[Detection]) -> dic
             free.remove(row)
             matched[row] = detection
     return matched
+
+
+def in_detected_boxes(instances: Sequence[Instance], detections: Sequence[Detection]) -> list[Instance]:
+    """Instances with the boxes of the detections that stand for them; those without one keep their own."""
+    matched = match(instances, detections)
+    return [
+        replace(item, bbox=matched[row].bbox) if row in matched else item
+        for row, item in enumerate(instances)
+    ]
 
 
 def predict_detected(

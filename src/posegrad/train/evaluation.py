@@ -26,7 +26,9 @@ __all__ = [
     "MEAN_POSE",
     "NETWORK",
     "aligned",
+    "cell",
     "compare",
+    "item_errors",
     "mean_pose",
     "mean_row",
     "measure",
@@ -77,11 +79,13 @@ def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: flo
     return Pose(R.expand(len(test), 3, 3), torch.from_numpy(np.stack(t)))
 
 
-def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Instance], seed: int = 0) -> Row:
-    """Metrics of poses on instances of one object: shares in percent, medians in degrees, mm and full-image pixels.
+def item_errors(
+    pose: Pose, model: ObjectModel, instances: Sequence[Instance], seed: int = 0
+) -> dict[str, Tensor]:
+    """Errors (M,) of poses of one object: ``add`` (and ``adds``, of a symmetric one) and ``translation`` in mm,
+    ``rotation`` in degrees, ``projection`` in full-image pixels.
 
     ADD and projection errors are means over the mesh's vertices (at most 2000 of them, drawn by `seed`).
-    Failed items count as wrong, and with an infinite error in the medians.
     """
     vertices = model.mesh.vertices
     everything = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
@@ -90,24 +94,41 @@ def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Inst
         vertices = vertices[np.sort(chosen)]
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
     true = true_poses(instances)
-    pixels = projection_2d(pose, true, points, intrinsics(instances))
+    errors = {
+        "add": add(pose, true, points),
+        "rotation": rotation_error_deg(pose, true),
+        "translation": translation_error(pose, true),
+        "projection": projection_2d(pose, true, points, intrinsics(instances)),
+    }
+    if model.symmetric:
+        errors["adds"] = adds(pose, true, points, neighbours=everything)
+    return errors
+
+
+def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Instance], seed: int = 0) -> Row:
+    """Metrics of poses on instances of one object: shares in percent, medians in degrees, mm and full-image pixels.
+
+    Failed items count as wrong, and with an infinite error in the medians; see :func:`item_errors`.
+    """
+    errors = item_errors(pose, model, instances, seed)
     limit = 0.1 * model.diameter
 
-    def median(error: Tensor) -> float:
-        return float(np.median(torch.where(ok, error, torch.inf).numpy()))  # torch's takes the lower of two
+    def median(name: str) -> float:
+        # torch's takes the lower of two
+        return float(np.median(torch.where(ok, errors[name], torch.inf).numpy()))
 
     result = {
-        "add_01d": 100 * float(recall(add(pose, true, points), limit, ok)),
-        "projection_5px": 100 * float(recall(pixels, 5.0, ok)),
-        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, true, cm=MM_PER_CM, ok=ok)),
-        "median_rotation_deg": median(rotation_error_deg(pose, true)),
-        "median_translation_mm": median(translation_error(pose, true)),
-        "median_projection_px": median(pixels),
+        "add_01d": 100 * float(recall(errors["add"], limit, ok)),
+        "projection_5px": 100 * float(recall(errors["projection"], 5.0, ok)),
+        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, true_poses(instances), cm=MM_PER_CM, ok=ok)),
+        "median_rotation_deg": median("rotation"),
+        "median_translation_mm": median("translation"),
+        "median_projection_px": median("projection"),
         "failed": 100 * float((~ok).double().mean()),
         "count": len(instances),
     }
-    if model.symmetric:
-        result["adds_01d"] = 100 * float(recall(adds(pose, true, points, neighbours=everything), limit, ok))
+    if "adds" in errors:
+        result["adds_01d"] = 100 * float(recall(errors["adds"], limit, ok))
     return result
 
 
@@ -163,6 +184,20 @@ COLUMNS = {
     "undetected": ("undetected", "%"),
     "count": ("images", ""),
 }
+MEANINGS = {
+    "add_01d": "share of images whose vertices are off by less than a tenth of the diameter, on average",
+    "adds_01d": "the same with the nearest vertex in place of the same one, for objects with symmetries",
+    "add_or_adds_01d": "ADD-S-0.1d of objects with symmetries, ADD-0.1d of the others",
+    "projection_5px": "share of images whose vertices, projected, are off by less than 5 px, on average",
+    "cm5_deg5": "share of images with less than 5 cm and 5 degrees of error",
+    "median_rotation_deg": "median angle between the true and the predicted rotation",
+    "median_translation_mm": "median distance between the true and the predicted translation",
+    "median_projection_px": "median of the mean distance of the projected vertices, full-image pixels",
+    "failed": "share of images without a pose; they count as wrong, and with an infinite error in medians",
+    "undetected": "share of images without a box, which count as failed, too",
+    "count": "images that were evaluated",
+}
+"""What the columns say."""
 
 
 def table(rows: Mapping[str, Row], objects: Mapping[str, Mapping[str, Row]] | None = None) -> str:
@@ -176,11 +211,12 @@ def table(rows: Mapping[str, Row], objects: Mapping[str, Mapping[str, Row]] | No
         named |= {f"{name}, mean": row for name, row in rows.items()}
     keys = [key for key in COLUMNS if any(key in row for row in named.values())]
     lines = [["", *(COLUMNS[k][0] for k in keys)], ["", *(COLUMNS[k][1] for k in keys)]]
-    lines += [[name, *(_cell(key, row.get(key)) for key in keys)] for name, row in named.items()]
+    lines += [[name, *(cell(key, row.get(key)) for key in keys)] for name, row in named.items()]
     return aligned(lines)
 
 
-def _cell(key: str, value: float | None) -> str:
+def cell(key: str, value: float | None) -> str:
+    """A value of a column as text; empty where a row has none."""
     if value is None:
         return ""
     return f"{value:.0f}" if key == "count" else f"{value:.2f}" if "median" in key else f"{value:.1f}"

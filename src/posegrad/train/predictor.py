@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from posegrad.cameras import Camera
 from posegrad.data import CropDataset, Instance, crop_affine, extract_crop
-from posegrad.nn import KeypointPoseNet, PoseRegressionNet
+from posegrad.nn import KeypointPoseNet, PoseRegressionNet, map_points, spatial_softmax
 from posegrad.pose import Pose
 from posegrad.train.answers import regressed, solved
 from posegrad.train.build import build_network, convolution_precision
@@ -206,6 +206,24 @@ class PosePredictor:
             parts.append(self._solve(batch["image"], batch["object_id"], batch["K"], batch["full_from_crop"]))
         found = Predictions.concatenate(parts)
         return found if scores is None else _scored(found, torch.tensor(scores, dtype=torch.float64))
+
+    @torch.no_grad()
+    def heatmaps(self, instances: Sequence[Instance]) -> tuple[Tensor, Tensor] | None:
+        """Heatmaps (M, N, h, w) of instances in their boxes, each of sum 1, and the maps (M, 2, 3) from their cells
+        (column, row) to full-image pixels, on the CPU; None where the network has none. `on` keeps their moments."""
+        if isinstance(self.net, PoseRegressionNet):
+            return None
+        crops = CropDataset(instances, size=self.net.image_size, padding=self.padding)
+        batch = default_collate([crops[k] for k in range(len(crops))])
+        device, precision = self.device.type, self.precision
+        with _evaluating(self.net), torch.autocast(device, precision, enabled=precision != torch.float32):
+            objects = self._table.positions(batch["object_id"].to(self.device))
+            seen = self.net(batch["image"].to(self.device), objects)
+        # crop pixels of the cell (0, 0)
+        origin = torch.full((1, 2), 0.5 * seen.stride - 0.5, dtype=torch.float64)
+        affine = batch["full_from_crop"]
+        full_from_cell = torch.cat([affine[..., :2] * seen.stride, map_points(origin, affine).mT], -1)
+        return spatial_softmax(seen.logits.double()).cpu(), full_from_cell
 
     def _checked(
         self,

@@ -23,7 +23,7 @@ from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.files import check_writable, plain, writable, write_bytes
 
-__all__ = ["Recorder", "read_run", "write_model"]
+__all__ = ["Recorder", "read_log", "read_run", "read_summary", "write_model"]
 
 _OF_EARLIER_RUNS = (
     CHECKPOINT,  # first: without it and without metrics.json a run begins at its beginning
@@ -33,6 +33,7 @@ _OF_EARLIER_RUNS = (
     "keypoints.json",
     "poses.csv",
     "curves.png",
+    "report.html",
 )
 
 
@@ -165,7 +166,7 @@ class Recorder:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl."""
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text().splitlines()]
+        return read_log(self.folder)
 
 
 def write_model(folder: Path, net: nn.Module, keypoints: Mapping[int, np.ndarray]) -> None:
@@ -174,6 +175,24 @@ def write_model(folder: Path, net: nn.Module, keypoints: Mapping[int, np.ndarray
     write_bytes(folder / "model.safetensors", save(state))
     content = {str(object_id): points.tolist() for object_id, points in sorted(keypoints.items())}
     write_bytes(folder / "keypoints.json", (json.dumps(content) + "\n").encode())
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of log.jsonl; of a log that is absent or broken off, those that are there."""
+    lines = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (folder / "log.jsonl").read_text().splitlines():
+            lines.append(json.loads(line))
+    return lines
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What metrics.json says of the training; nothing where it is absent or not JSON."""
+    try:
+        content = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: content[key] for key in ("training", "environment") if key in content}
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.ndarray]]:

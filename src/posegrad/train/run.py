@@ -16,7 +16,7 @@ from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.config import DataConfig, TrainConfig
-from posegrad.train.detected import predict_detected
+from posegrad.train.detected import in_detected_boxes, predict_detected
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
 from posegrad.train.feed import readable
@@ -26,7 +26,9 @@ from posegrad.train.parallel import Processes
 from posegrad.train.pictures import draw_curves, draw_poses
 from posegrad.train.poses import pose_lines, write_poses
 from posegrad.train.predictor import PosePredictor
-from posegrad.train.record import Recorder, write_model
+from posegrad.train.record import Recorder, read_log, read_summary, write_model
+from posegrad.train.report import Evaluated, write_report
+from posegrad.train.report_data import environment
 from posegrad.train.resume import check_resumable, finished_metrics, protect, resume_command, stored_config
 from posegrad.train.source import Source, open_source
 from posegrad.train.use_config import EvalConfig
@@ -116,17 +118,19 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
         if not processes.first:
             return Report({}, "")
         try:
-            report, summary = _evaluate(config, net, source, trained, folder)
+            log = recorder.lines()
+            evaluated = _evaluate(config, net, source, trained, folder, log)
             with writable(folder / "curves.png"):
-                draw_curves(recorder.lines(), folder / "curves.png")
-            summary["seconds"] = time.perf_counter() - begin + before
-            write_json(folder / "metrics.json", summary)
+                draw_curves(log, folder / "curves.png")
+            evaluated.summary["seconds"] = time.perf_counter() - begin + before
+            write_json(folder / "metrics.json", evaluated.summary)
+            write_report(evaluated)
         except KeyboardInterrupt as interrupt:
             message = f"stopped after the last step; evaluate it with: {resume_command(folder)}"
             raise Stopped(message, signal.SIGINT) from interrupt
         # From here on the run is finished: there is nothing to resume.
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    return report
+    return Report.of(evaluated.objects)
 
 
 def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
@@ -143,21 +147,26 @@ def _evaluate(
     source: Source,
     trained: Trained,
     folder: Path,
-) -> tuple[Report, dict[str, Any]]:
-    """Write the network, evaluate it and draw; the report, and the content of metrics.json."""
+    log: list[dict[str, Any]],
+) -> Evaluated:
+    """Write the network, evaluate it and draw; the summary is the content of metrics.json."""
     write_model(folder, net, source.keypoints)
     precision = convolution_precision(config.run, next(net.parameters()).device)
     predictor = PosePredictor(net, source.keypoints, padding=config.data.padding, precision=precision)
+    begin = time.perf_counter()
     found = predictor.on(source.test)
+    seconds = time.perf_counter() - begin
     report = Report.of(compare(source, found))
     write_poses(folder / "poses.csv", pose_lines(source.test, found))
     with writable(folder / "pictures"):
         draw_poses(source, found, folder / "pictures", config.run.pictures)
+    here = environment()
     summary: dict[str, Any] = {
         "dataset": source.name,
         "loss": config.loss.loss,
         "test": report.metrics,
         "objects": report.objects,
+        "environment": here,
         "training": {
             "images": len(source.train),
             "steps": trained.steps,
@@ -174,11 +183,13 @@ def _evaluate(
             "threads": torch.get_num_threads(),
         },
     }
-    return report, summary
+    return Evaluated(
+        folder, config, source, predictor, source.test, found, report.objects, summary, log, here, seconds
+    )
 
 
 def evaluate(config: EvalConfig) -> Report:
-    """Evaluate a finished run on held-out images; writes evaluation.json and poses.csv into its folder.
+    """Evaluate a finished run on held-out images; writes evaluation.json, poses.csv and report.html into its folder.
 
     Raises:
         RunError, DatasetError: the run or the data cannot be used, in one sentence.
@@ -191,11 +202,14 @@ def evaluate(config: EvalConfig) -> Report:
     source = open_source(data, predictor.keypoints)
     if data.skip_bad:
         source, _ = _tested(source, skip_bad=True)
+    begin = time.perf_counter()
     found = (
         predictor.on(source.test)
         if detections is None
         else predict_detected(predictor, source.test, detections)
     )
+    seconds = time.perf_counter() - begin
+    boxed = source.test if detections is None else in_detected_boxes(source.test, detections)
     report = Report.of(compare(source, found))
     boxes = "annotated" if config.detections is None else str(config.detections)
     summary = {"dataset": source.name, "boxes": boxes, "test": report.metrics, "objects": report.objects}
@@ -203,6 +217,21 @@ def evaluate(config: EvalConfig) -> Report:
         write_json(config.run / "evaluation.json", summary)
         write_poses(config.run / "poses.csv", pose_lines(source.test, found))
         draw_poses(source, found, config.run / "pictures", config.pictures)
+        write_report(
+            Evaluated(
+                config.run,
+                settings,
+                source,
+                predictor,
+                boxed,
+                found,
+                report.objects,
+                read_summary(config.run),
+                read_log(config.run),
+                environment(),
+                seconds,
+            )
+        )
     except OSError as error:
         raise RunError(f"cannot write to {config.run} ({error.strerror})") from error
     return report

@@ -101,7 +101,7 @@ def plot_curves(
         title: above the figure.
     """
     series = {
-        key: _series(records, x, key) for key in dict.fromkeys(k for r in records for k in r) if key != x
+        key: series_of(records, x, key) for key in dict.fromkeys(k for r in records for k in r) if key != x
     }
     if panels is None:
         panels = [[key] for key, (values, _) in series.items() if len(values)]
@@ -130,7 +130,8 @@ def plot_curves(
     figure.savefig(str(path))
 
 
-def _series(records: Sequence[Mapping[str, object]], x: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+def series_of(records: Sequence[Mapping[str, object]], x: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where both keys of a record are finite numbers: the two as arrays."""
     pairs = [(record.get(x), record.get(key)) for record in records]
     numbers = [
         (float(a), float(b))

@@ -86,16 +86,22 @@ def draw_mesh_outline(
 ) -> np.ndarray:
     """Draws the contour of the mesh's silhouette at a pose, with a dark halo to keep it visible."""
     canvas = _canvas(image)
-    samples = 4
-    mask = silhouette(mesh, K, R, t, canvas.shape[1], canvas.shape[0], samples=samples)
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    outlines = [(contour[:, 0] + 0.5) / samples - 0.5 for contour in contours if len(contour) > 4 * samples]
+    outlines = mesh_outline(mesh, K, R, t, canvas.shape[1], canvas.shape[0])
     for width, shade in ((thickness + 2, (0, 0, 0)), (thickness, color)):
         if width > thickness and not halo:
             continue
         for outline in outlines:
             _polyline(canvas, outline, shade, width, closed=True)
     return canvas
+
+
+def mesh_outline(
+    mesh: Mesh, K: np.ndarray, R: np.ndarray, t: np.ndarray, width: int, height: int, *, samples: int = 4
+) -> list[np.ndarray]:
+    """The closed contours (P, 2) px of the mesh's silhouette, holes included; see :func:`silhouette`."""
+    mask = silhouette(mesh, K, R, t, width, height, samples=samples)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [(contour[:, 0] + 0.5) / samples - 0.5 for contour in contours if len(contour) > 4 * samples]
 
 
 def draw_keypoints(
