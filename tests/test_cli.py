@@ -211,7 +211,7 @@ def test_help_states_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> N
         "--object",
         "--split",
         "--weights",
-        "--loss {heatmap,pose,mixed}",
+        "--loss {heatmap,pose,mixed,regression}",
         "--out",
         "--seed",
     ):

@@ -154,3 +154,21 @@ def test_settings_are_checked() -> None:
         pg.Implicit(hessian="gn")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Implicit\.max_gain: got 0"):
         pg.Implicit(max_gain=0)
+
+
+class _Flat(pg.Problem):
+    """``x^2 + y``, y > 0: at its minimum x = 0 the exact Hessian is 2 y, and J is zero."""
+
+    dimension = 1
+
+    def residual(self, variable: Tensor, args: Tensor) -> Tensor:
+        return variable.square() + args
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(max_gain=2.0), pg.Implicit(hessian="gauss_newton")])
+def test_a_singular_gauss_newton_matrix_makes_no_nan(adjoint: pg.Implicit) -> None:
+    y = torch.tensor([[2.0], [3.0]], dtype=torch.float64, requires_grad=True)
+    solution = pg.argmin_layer(torch.zeros_like, _Flat(), adjoint=adjoint)(y)
+    assert bool(solution.ok.all())
+    # the second item has a cotangent of zero, which an infinite inverse would make NaN of
+    assert torch.autograd.grad(solution.variable[0].sum(), y)[0].tolist() == [[0.0], [0.0]]

@@ -96,6 +96,11 @@ def write_bop_results(path: str | Path, estimates: Iterable[PoseEstimate]) -> No
     2,17,1,0.9,1.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 1.0,0.0 0.0 800.0,-1.0
     array([  0.,   0., 800.])
     """
+    Path(path).write_text(bop_results_text(estimates))
+
+
+def bop_results_text(estimates: Iterable[PoseEstimate]) -> str:
+    """The content of such a file."""
     lines = [HEADER]
     for number, item in enumerate(estimates):
         R = np.asarray(item.R, dtype=np.float64).reshape(9)
@@ -108,7 +113,7 @@ def write_bop_results(path: str | Path, estimates: Iterable[PoseEstimate]) -> No
         texts = [str(cell) for cell in cells]
         texts += [" ".join(repr(float(x)) for x in values) for values in (R, t)]
         lines.append(",".join([*texts, repr(float(item.time))]))
-    Path(path).write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def read_bop_results(path: str | Path) -> list[PoseEstimate]:

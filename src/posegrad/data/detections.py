@@ -63,7 +63,7 @@ def read_detections(path: str | Path) -> list[Detection]:
 def _detection(entry: object, place: str) -> Detection:
     if not isinstance(entry, dict):
         raise DatasetError(f"{place}: expected a JSON object, got {short(entry)}.")
-    ids = []
+    ids: list[int] = []
     for key in ("scene_id", "image_id", "category_id"):
         if type(entry.get(key)) is not int:
             raise DatasetError(f"{place}: {key} is {short(entry.get(key))}: write an integer.")
@@ -81,7 +81,8 @@ def _detection(entry: object, place: str) -> Detection:
         raise DatasetError(
             f"{place}: score is {short(entry['score'])}: write a number, the higher the surer."
         )
-    return Detection(*ids, bbox, score)
+    scene_id, image_id, object_id = ids
+    return Detection(scene_id, image_id, object_id, bbox, score)
 
 
 def best_detections(detections: Iterable[Detection], count: int) -> list[Detection]:

@@ -164,10 +164,15 @@ def tangent_response(
         u = solve_symmetric(hessian, v, ok)
     else:
         u = problem.solve_hessian(variable, args, v, ok, exact=exact)
+    if not exact:  # where only the exact Hessian is regular
+        u = torch.where(u.isfinite().all(-1, keepdim=True), u, 0.0)
     if adjoint.max_gain is None:
         return u
     A = problem.quadratic(variable, args, exact=False).hessian
     response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
     reference = (v * solve_symmetric(A, v, ok)).sum(-1)
     excess = (response / (adjoint.max_gain**2 * reference).clamp(min=torch.finfo(v.dtype).tiny)).detach()
+    excess = torch.where(
+        reference.detach().isfinite(), excess, 0.0
+    )  # A is singular: any response is within the bound
     return u * excess.clamp(min=1).rsqrt()[:, None]

@@ -29,6 +29,12 @@ class DampedPath:
             out of where the problem is defined.
         ok: (B,) False for an item that was not finite or not defined at its start: it stays there, and its gradient
             is zero.
+
+    >>> import posegrad as pg
+    >>> problem = pg.residual_problem(lambda x, y: x - y)
+    >>> path = pg.damped_steps(problem, torch.zeros(1, 1), torch.ones(1, 1), damping=1.0, steps=2)
+    >>> torch.cat(path.iterates).T, path.cost.T
+    (tensor([[0.0000, 0.5000, 0.7500]]), tensor([[0.5000, 0.1250, 0.0312]]))
     """
 
     iterates: tuple[Any, ...]

@@ -151,7 +151,7 @@ def second_order(
         value = function(x)
         return value.sum(), value
 
-    gradient, pull, value = torch.func.vjp(torch.func.grad(total, has_aux=True), x, has_aux=True)
+    gradient, pull, value = torch.func.vjp(torch.func.grad(total, has_aux=True), x, has_aux=True)  # pyright: ignore[reportAssignmentType]
     return value, gradient, _every_axis(pull, x)
 
 

@@ -16,7 +16,7 @@ def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
 
     >>> x = torch.tensor([1e-6, 1.0], dtype=torch.float16, requires_grad=True)
     >>> torch.autograd.grad(widened(x, torch.float64).log().sum(), x)[0]
-    tensor([65504.,     1.], dtype=torch.float16)
+    tensor([6.5504e+04, 1.0000e+00], dtype=torch.float16)
     """
     return value if value.dtype == dtype else _Widened.apply(value, dtype)  # pyright: ignore[reportReturnType]
 

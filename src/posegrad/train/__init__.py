@@ -3,7 +3,7 @@
 from posegrad.train.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig
 from posegrad.train.errors import RunError
 from posegrad.train.evaluation import compare, mean_pose, mean_row, measure, table
-from posegrad.train.poses import PoseLine, pose_lines, write_poses
+from posegrad.train.poses import pose_lines, write_poses
 from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.run import evaluate, train
 from posegrad.train.scoring import Scores, bop_scores, score
@@ -15,7 +15,6 @@ __all__ = [
     "ModelConfig",
     "ObjectModel",
     "OptimizerConfig",
-    "PoseLine",
     "PosePredictor",
     "Predictions",
     "RunConfig",

@@ -12,6 +12,7 @@ import numpy as np
 
 from posegrad.data import BopDataset, Detection, best_detections
 from posegrad.data.bop import IMAGE_FOLDERS, IMAGE_SUFFIXES
+from posegrad.data.camera_file import read_camera
 from posegrad.data.entries import BadEntry, read_intrinsics
 from posegrad.data.json_files import read_json_object
 from posegrad.data.plausibility import camera_fault, positive, short
@@ -106,12 +107,16 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
 
 
 def camera_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """K (3, 3) of a camera.json in BOP's form, and the size (width, height) that it is for, if it says.
+    """K (3, 3) of a camera.json in BOP's form or of `posegrad calibrate` (whose distortion is not undone), and the size
+    (width, height) that it is for, if it says.
 
     Raises:
         RunError, DatasetError: no such file, or other content.
     """
     content = read_json_object(path)
+    if "parameters" in content:
+        camera = read_camera(path)
+        return camera.K, (camera.width, camera.height)
     if "cam_K" in content:
         try:
             K = read_intrinsics(content)

@@ -14,6 +14,7 @@ from posegrad.data import (
     DatasetError,
     Detection,
     Mesh,
+    PoseEstimate,
     encode_image,
     load_image,
     load_mesh,
@@ -34,7 +35,7 @@ from posegrad.train.frames import (
     frames,
     pinhole,
 )
-from posegrad.train.poses import PoseLine, write_poses
+from posegrad.train.poses import write_poses
 from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.resume import stored_config
 from posegrad.train.use_config import PredictConfig
@@ -47,7 +48,7 @@ __all__ = ["Found", "predict"]
 class Found:
     """Outcome of `predict`: lines of poses.csv, and a table of all boxes, those without a pose too."""
 
-    lines: list[PoseLine]
+    lines: list[PoseEstimate]
     table: str
 
 
@@ -66,7 +67,7 @@ def predict(config: PredictConfig) -> Found:
     out = config.run / "predictions" if config.out is None else config.out
     check_writable(out)
     meshes = _Meshes(config.run)
-    lines: list[PoseLine] = []
+    lines: list[PoseEstimate] = []
     rows: list[list[str]] = []
     for frame in images:
         camera = frame_camera(frame) if K is None else K
@@ -140,9 +141,11 @@ def _check_size(frame: Frame, image: np.ndarray, K: np.ndarray, size: tuple[int,
         raise RunError(f"{frame.path}: {fault.what}: {fault.fix}")
 
 
-def _lines(frame: Frame, looked: Sequence[Detection], found: Predictions, seconds: float) -> list[PoseLine]:
+def _lines(
+    frame: Frame, looked: Sequence[Detection], found: Predictions, seconds: float
+) -> list[PoseEstimate]:
     return [
-        PoseLine(
+        PoseEstimate(
             frame.scene_id,
             frame.image_id,
             detection.object_id,

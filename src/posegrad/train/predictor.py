@@ -156,7 +156,7 @@ class PosePredictor:
         self,
         image: np.ndarray,
         camera: Camera | Tensor | np.ndarray,
-        boxes: np.ndarray | Sequence[Sequence[float]],
+        boxes: np.ndarray | Sequence[Sequence[float] | np.ndarray],
         object_ids: Sequence[int] | None = None,
         scores: Sequence[float] | None = None,
     ) -> Predictions:
@@ -228,7 +228,7 @@ class PosePredictor:
     def _checked(
         self,
         image: np.ndarray,
-        boxes: np.ndarray | Sequence[Sequence[float]],
+        boxes: np.ndarray | Sequence[Sequence[float] | np.ndarray],
         object_ids: Sequence[int] | None,
         scores: Sequence[float] | None,
     ) -> tuple[np.ndarray, list[int], list[float]]:
