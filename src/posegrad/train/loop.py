@@ -20,7 +20,7 @@ from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.feed import Feed, Share, choose_workers
-from posegrad.train.identity import crops_hash, settings_hash
+from posegrad.train.identity import data_hash, settings_hash
 from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Counts, make_objective
 from posegrad.train.optimizer import make_optimizer
@@ -83,6 +83,7 @@ def fit(
     """
     loop = _Loop(config, net, source, recorder, processes, checkpoint)
     done = recorder.counters
+    recorder.open()
     with (
         StopSignals() as signals,
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
@@ -129,7 +130,7 @@ class _Loop:
         self.config, self.net, self.recorder, self.processes = config, net, recorder, processes
         self.precision = convolution_precision(config.run, device)
         crops = training_crops(config, source)
-        self.identity = settings_hash(config), crops_hash(source.train)
+        self.identity = settings_hash(config), data_hash(source)
         net.to(device)
         processes.prepare(net)
         self.optimizer = make_optimizer(net, options)

@@ -15,7 +15,7 @@ from posegrad.data import DatasetError, read_detections
 from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
-from posegrad.train.config import DataConfig, TrainConfig
+from posegrad.train.config import KEYPOINT_RULES, DataConfig, TrainConfig
 from posegrad.train.detected import in_detected_boxes, predict_detected
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
@@ -68,7 +68,7 @@ def _absolute(data: DataConfig) -> DataConfig:
     """With absolute paths, so that the run can be evaluated from any folder."""
     paths = {name: getattr(data, name) for name in ("root", "split", "cache")}
     changes: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
-    if Path(data.keypoints_from).is_file():
+    if data.keypoints_from not in KEYPOINT_RULES:
         changes["keypoints_from"] = str(Path(data.keypoints_from).resolve())
     return replace(data, **changes)
 
