@@ -19,7 +19,7 @@ from posegrad.train.build import convolution_precision, training_crops
 from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
-from posegrad.train.feed import Feed, Share, choose_workers
+from posegrad.train.feed import Feed, Share, choose_workers, killed_workers_told
 from posegrad.train.identity import data_hash, settings_hash
 from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Counts, make_objective
@@ -88,6 +88,7 @@ def fit(
         StopSignals() as signals,
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
         _threads_beside(loop.workers if config.data.workers is None else 0),
+        killed_workers_told(f"with fewer --workers, go on with: {resume_command(recorder.folder)}"),
         tqdm(
             total=done.steps,
             initial=done.step,

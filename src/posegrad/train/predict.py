@@ -92,8 +92,8 @@ def predict(config: PredictConfig) -> Found:
     ending = [f"{len(lines)} poses in {out / 'poses.csv'}"]
     if lens:
         ending.append(
-            f"{config.camera}: its distortion ({', '.join(lens)}) was left out: poses are right for photographs that are "
-            f"undistorted (cv2.undistort, same K)"
+            f"{config.camera}: its distortion ({', '.join(lens)}) was left out: poses are right for photographs that "
+            f"are undistorted (cv2.undistort, same K)"
         )
     return Found(lines, "\n".join([aligned([head, *rows]), "", *ending]))
 

@@ -19,7 +19,7 @@ from posegrad.train.config import KEYPOINT_RULES, DataConfig, TrainConfig
 from posegrad.train.detected import in_detected_boxes, predict_detected
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
-from posegrad.train.feed import readable
+from posegrad.train.feed import or_skip, readable
 from posegrad.train.files import check_writable, hold, writable, write_json
 from posegrad.train.loop import Trained, fit
 from posegrad.train.parallel import Processes
@@ -137,7 +137,7 @@ def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
     """Read the held-out pictures once: a damaged one must not come to light only after the training."""
     test, bad = readable(source.test)
     if bad and (not skip_bad or not test):
-        raise DatasetError(bad[0] if skip_bad else f"{bad[0].rstrip('.')}, or pass --skip-bad.")
+        raise DatasetError(bad[0] if skip_bad else or_skip(bad[0]))
     return replace(source, test=test), bad
 
 
