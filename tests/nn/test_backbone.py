@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit_change_nothing_and_say_so(tmp_path: Path) -> No
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     for name, message in {
         "other.pth": "neither by name",
-        "text.pth": "cannot read",
+        "text.pth": "not a file of tensors alone",
         "text.safetensors": "cannot read",
         "list.pth": "no state dict",
         "absent.pth": "no file",

@@ -180,6 +180,25 @@ def test_predict_on_other_images(run: Path, two_objects: Path, tmp_path: Path) -
     assert cv2.imread(str(tmp_path / "out" / "frame_12_poses.png")) is not None
 
 
+def test_distortion_that_is_left_out_is_told(run: Path, two_objects: Path, tmp_path: Path, capsys) -> None:
+    image = next((two_objects / "test" / "000001" / "rgb").iterdir())
+    camera = tmp_path / "camera.json"
+    parameters = {"f": 280, "cx": 79.5, "cy": 59.5, "k1": -0.3, "k2": 0}
+    camera.write_text(json.dumps({"parameters": parameters, "image_size": [160, 120]}))
+    words = ["predict", str(run), str(image), "--out", str(tmp_path / "out"), "--camera", str(camera)]
+    assert cli.main(words) == 0
+    assert "its distortion (k1) was left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("side", [1e-9, 1e6, 1e12, 1e300])
+def test_a_box_of_impossible_size_is_not_an_error(run: Path, side: float) -> None:
+    K = np.array([[280.0, 0, 79.5], [0, 280, 59.5], [0, 0, 1]])
+    found = PosePredictor.load(run)(np.zeros((120, 160, 3), np.uint8), K, [[5, 5, side, side]], [7])
+    assert found.pose.R.isfinite().all()
+    assert found.pose.t.isfinite().all()
+    assert 0 <= float(found.score) < 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -195,6 +214,8 @@ def test_predict_on_other_images(run: Path, two_objects: Path, tmp_path: Path) -
         ),
         (("--camera", "empty.json"), 'expected numbers "fx"'),
         (("--detections", "empty.json", "--K", "280", "280", "79", "59"), "expected a list"),
+        (("--detections", "long.json", "--K", "280", "280", "79", "59"), "truncated or not JSON"),
+        (("--min-score", "nan"), "--min-score: got nan"),
     ],
 )
 def test_what_predict_cannot_do(
@@ -204,6 +225,7 @@ def test_what_predict_cannot_do(
     source = next((two_objects / "test" / "000001" / "rgb").iterdir())
     shutil.copy(source, f"a{source.suffix}")
     Path("empty.json").write_text("{}")
+    Path("long.json").write_text("9" * 5000)
     Path("small.json").write_text('{"fx": 28, "fy": 28, "cx": 8, "cy": 6, "width": 16, "height": 12}')
     capsys.readouterr()
     assert cli.main(["predict", str(run), f"a{source.suffix}", *options]) == 2
@@ -218,6 +240,8 @@ def test_ids_of_images_outside_of_a_dataset(tmp_path: Path) -> None:
     assert [f.image_id for f in frames([tmp_path])] == [7, 3]
     (tmp_path / "c.png").write_bytes(b"")
     assert [(f.scene_id, f.image_id) for f in frames([tmp_path])] == [(0, 0), (0, 1), (0, 2)]
+    again = [tmp_path / "b3.png", tmp_path, tmp_path / "b3.png"]
+    assert [f.path.name for f in frames(again)] == ["b3.png", "a7.png", "c.png"]
 
 
 def test_training_writes_the_poses_of_the_test_images(config: TrainConfig) -> None:

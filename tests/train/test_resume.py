@@ -1,9 +1,11 @@
 """A run that was stopped, killed or could not write goes on and ends with the numbers of one without a break."""
 
 import json
+import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from posegrad import cli
-from posegrad.train import RunError, TrainConfig, evaluate, files, train
+from posegrad.train import DataConfig, RunError, TrainConfig, evaluate, files, open_source, train
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
 from posegrad.train.errors import Stopped
 from posegrad.train.files import hold, write_bytes
@@ -220,6 +222,72 @@ def test_other_annotations_cannot_be_resumed(config: TrainConfig, stopped: Path)
     split.write_text(json.dumps({"train": list(range(20)), "test": [20, 21]}))
     with pytest.raises(RunError, match="not those of the run"):
         train(replace(config, data=replace(config.data, split=split)), resume=stopped)
+
+
+def keypoints_file(root: Path, path: Path) -> DataConfig:
+    points = open_source(DataConfig(root=root, keypoints=8)).keypoints
+    path.write_text(json.dumps({str(i): values.tolist() for i, values in points.items()}))
+    return DataConfig(root=root, image_size=64, keypoints=8, keypoints_from=str(path))
+
+
+def test_keypoints_may_move_but_not_change(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.data.root is not None
+    path = tmp_path / "keypoints.json"
+    config = replace(config, data=keypoints_file(config.data.root, path))
+    stop_after(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        train(config)
+    out, moved = config.run.out, path.rename(tmp_path / "moved.json")
+    assert cli.main(["train", "--resume", str(out)]) == 2  # it is looked for where it was
+    content = json.loads(moved.read_text())
+    other = {i: [[x + 1, y, z] for x, y, z in points] for i, points in content.items()}
+    path.write_text(json.dumps(other))
+    with pytest.raises(RunError, match="the keypoints are not those of the run"):
+        train(stored_config(out), resume=out)
+    assert cli.main(["train", "--resume", str(out), "--keypoints-from", "box"]) == 2
+    assert cli.main(["train", "--resume", str(out), "--keypoints-from", str(moved)]) == 0
+
+
+def test_a_killed_worker_is_one_clear_line(
+    config: TrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill() -> None:
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+
+    stop_after(monkeypatch, 2, kill)
+    # the queue holds two batches
+    assert cli.main([*words_of(config), "--workers", "1"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(
+        "posegrad: a process that prepares crops was killed: with fewer --workers, go on with: "
+    )
+    assert cli.main(["train", "--resume", str(config.run.out), "--workers", "0"]) == 0
+    assert_same(config.run.out, whole)
+
+
+def test_a_run_that_met_a_bad_picture_goes_on_without_it(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = tmp_path / "data", config.run.out
+    assert config.data.root is not None
+    shutil.copytree(config.data.root, root)
+    config = replace(config, data=replace(config.data, root=root))
+
+    def damage() -> None:
+        for path in sorted((root / "train" / "000001" / "rgb").iterdir())[:20]:
+            path.write_bytes(path.read_bytes()[:300])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stop_after(monkeypatch, 3, damage)
+    with pytest.raises(Stopped):
+        train(config)
+    assert cli.main(["train", "--resume", str(out)]) == 2
+    assert "--skip-bad" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", str(out), "--skip-bad"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["training"]["left_out"]
 
 
 def other_metadata(path: Path) -> None:

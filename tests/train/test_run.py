@@ -106,6 +106,9 @@ def test_a_run_that_cannot_start_leaves_the_old_one_and_foreign_files(config: Tr
     before = {p: p.read_bytes() for p in config.run.out.rglob("*") if p.is_file()}
     with pytest.raises(RunError, match="no_such_net"):
         train(replace(config, model=replace(config.model, backbone="no_such_net")))
+    for wrong in ({"freeze": "("}, {"accumulate": 9}, {"steps": None, "epochs": 0.01}):
+        with pytest.raises(RunError, match="--"):
+            train(replace(config, optimizer=replace(config.optimizer, **wrong)))
     assert {p: p.read_bytes() for p in config.run.out.rglob("*") if p.is_file()} == before
     train(config)
     assert mine.read_bytes() == b"mine"

@@ -130,6 +130,8 @@ def test_wrong_files_are_named(scene: tuple[Path, list[PoseEstimate]], tmp_path:
         bop_scores(BopDataset(root), [replace(item, scene_id=7) for item in truth])
     with pytest.raises(DatasetError, match="object 5 is not annotated in scene 1, image 9"):
         bop_scores(BopDataset(root), truth, [PoseTarget(1, i, 5, 1) for i in (0, 9)])
+    with pytest.raises(DatasetError, match="list of targets is empty"):
+        bop_scores(BopDataset(root), truth, [])
     (tmp_path / "targets.json").write_text('[{"im_id": 1, "obj_id": 2, "scene_id": 1}]')
     write_bop_results(tmp_path / "a.csv", truth)
     with pytest.raises(DatasetError, match=r"targets.json, entry 0: expected integers .* inst_count"):

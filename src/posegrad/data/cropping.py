@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 
 BORDER_GREY = 127
+_FINEST = (
+    8192  # pixels per side that are averaged: a crop that is larger shows little, and may be of any size
+)
 
 
 def crop_affine(center: np.ndarray, side: float, size: int, angle: float = 0.0) -> np.ndarray:
@@ -35,8 +38,8 @@ def extract_crop(image: np.ndarray, full_from_crop: np.ndarray, size: int) -> np
     >>> extract_crop(image, crop_affine(np.array([80.0, 60.0]), side=64.0, size=32), 32).shape
     (32, 32, 3)
     """
-    shrink = float(np.sqrt(abs(np.linalg.det(full_from_crop[:, :2]))))
-    factor = int(np.ceil(shrink)) if shrink > 1.3 else 1
+    shrink = float(np.hypot(*full_from_crop[:, 0]))
+    factor = int(np.ceil(min(shrink, max(1, _FINEST // size)))) if shrink > 1.3 else 1
     # sample `factor` times finer, then average blocks: sample j lies at crop pixel (j + 0.5) / factor - 0.5
     fine = full_from_crop.copy()
     fine[:, 2] += full_from_crop[:, :2].sum(1) * (0.5 / factor - 0.5)

@@ -32,7 +32,7 @@ def load_image(path: str | Path) -> np.ndarray:
         raise DatasetFileError(
             f"No image {path}: restore it, or list only existing frames in the split."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(
             f"{path} is truncated or not an image ({error}): copy it again or drop the frame from the split."
         ) from error

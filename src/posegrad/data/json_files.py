@@ -15,7 +15,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise DatasetFileError(f"No file {path}: restore it, or check the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or an integer of thousands of digits
         raise DatasetError(
             f"{path} is truncated or not JSON ({error}): copy or download it again."
         ) from error

@@ -135,7 +135,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except pickle.UnpicklingError as error:  # PyTorch's message advises to run what is in the file
+        raise ValueError(
+            f"weights: cannot read {path}: not a file of tensors alone; give a state dict, best as .safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"weights: cannot read {path}: {first}") from error
     except Exception as error:

@@ -60,7 +60,7 @@ class Checkpoint:
     Attributes:
         path: of the file.
         counters: of the run at that moment.
-        config: hash of its settings. data: hash of its training crops.
+        config: hash of its settings. data: hash of its training crops and keypoints.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Checkpoint:
             raise _unusable(self.path, "written by a run with other settings than config.json")
         if data != self.data:
             raise RunError(
-                f"{self.path}: the training images or their annotations are not those of the run: "
+                f"{self.path}: the training images, their annotations or the keypoints are not those of the run: "
                 "restore them, or start anew with --overwrite"
             )
 

@@ -17,7 +17,11 @@ import tyro
 from posegrad.train.errors import RunError
 from posegrad.train.ranges import at_least, distinct, not_negative, positive, require, share
 
+KEYPOINT_RULES = ("farthest", "box")
+"""What `keypoints_from` says where it is not a file."""
+
 __all__ = [
+    "KEYPOINT_RULES",
     "DataConfig",
     "LossConfig",
     "ModelConfig",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from posegrad.data import CropDataset, DatasetError, Instance, load_image
 from posegrad.train.config import DataConfig
+from posegrad.train.errors import RunError
 from posegrad.train.sampler import Batches, Place
 from posegrad.train.signals import ignore_stop_signals
 
-__all__ = ["Feed", "Share", "choose_workers", "readable"]
+__all__ = ["Feed", "Share", "choose_workers", "killed_workers_told", "or_skip", "readable"]
 
 _LEFT_OUT = "left_out"
 
@@ -98,7 +100,7 @@ class Feed:
             worker_init_fn=ignore_stop_signals,
             pin_memory=device.type == "cuda",
         )
-        self._queue, self._device = iter(loader), device
+        self._queue, self._device, self._skip_bad = iter(loader), device, skip_bad
         self.waited = 0.0
 
     def next(self) -> Share:
@@ -106,6 +108,8 @@ class Feed:
         begin = time.perf_counter()
         try:
             batch = next(self._queue)
+        except DatasetError as error:
+            return Share(error=error if self._skip_bad else DatasetError(or_skip(str(error))))
         except Exception as error:
             return Share(error=error)
         finally:
@@ -114,6 +118,26 @@ class Feed:
         return Share(
             {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}, left_out
         )
+
+
+@contextlib.contextmanager
+def killed_workers_told(advice: str) -> Iterator[None]:
+    """Turn what PyTorch raises when a worker is gone, by its queue or by its handler of signals, into one line.
+
+    Raises:
+        RunError: one was killed; by the kernel, mostly, for want of memory.
+    """
+    try:
+        yield
+    except (EOFError, ConnectionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise RunError(f"a process that prepares crops was killed: {advice}") from error
+
+
+def or_skip(message: str) -> str:
+    """What is wrong with a picture, and that the run may go on without it."""
+    return f"{message.strip().rstrip('.')}, or pass --skip-bad."
 
 
 def choose_workers(data: DataConfig, device: torch.device, processes: int) -> int:

@@ -38,7 +38,7 @@ class Frame:
 
 
 def frames(paths: Sequence[Path]) -> list[Frame]:
-    """The images of paths, folders replaced by their images in the order of names.
+    """The images of paths, each once, folders replaced by their images in the order of names.
 
     Images outside of a BOP dataset get scene 0 and as image id the number at the end of the name where all such
     names have one, each another, else 0, 1, .. in their order.
@@ -59,6 +59,8 @@ def frames(paths: Sequence[Path]) -> list[Frame]:
             found.append(path)
         else:
             raise RunError(f"{path}: no such image; check the path")
+    places = {path.absolute(): path for path in reversed(found)}
+    found = [places[place] for place in dict.fromkeys(path.absolute() for path in found)]
     scenes = [_scene(path) for path in found]
     others = [path for path, scene in zip(found, scenes, strict=True) if scene is None]
     numbers = [match and int(match[0]) for match in (re.search(r"\d+$", path.stem) for path in others)]
@@ -106,9 +108,9 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
 
 
-def camera_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """K (3, 3) of a camera.json in BOP's form or of `posegrad calibrate` (whose distortion is not undone), and the size
-    (width, height) that it is for, if it says.
+def camera_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None, list[str]]:
+    """K (3, 3) of a camera.json in BOP's form or of `posegrad calibrate`, the size (width, height) that it is for, if
+    it says, and the names of its distortion parameters, which K leaves out.
 
     Raises:
         RunError, DatasetError: no such file, or other content.
@@ -116,7 +118,7 @@ def camera_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     content = read_json_object(path)
     if "parameters" in content:
         camera = read_camera(path)
-        return camera.K, (camera.width, camera.height)
+        return camera.K, (camera.width, camera.height), camera.lens
     if "cam_K" in content:
         try:
             K = read_intrinsics(content)
@@ -130,7 +132,7 @@ def camera_file(path: Path) -> tuple[np.ndarray, tuple[int, int] | None]:
     if fault := camera_fault(K):
         raise RunError(f"--camera: {path}: {fault.what}: {fault.fix}")
     width, height = positive(content.get("width")), positive(content.get("height"))
-    return K, None if width is None or height is None else (int(width), int(height))
+    return K, None if width is None or height is None else (int(width), int(height)), []
 
 
 @functools.cache

@@ -5,24 +5,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from posegrad.data import Instance
-from posegrad.train.config import TrainConfig
+from posegrad.train.config import KEYPOINT_RULES, TrainConfig
+from posegrad.train.source import Source
 
-__all__ = ["contradiction", "crops_hash", "settings_hash"]
+__all__ = ["contradiction", "data_hash", "settings_hash"]
 
-# Where the files are, and how fast a run is.
-_FREE = {"root", "split", "cache", "weights", "out", "workers", "threads", "pictures", "checkpoint_minutes"}
+# Where the files are, how fast a run is, and what becomes of pictures that nobody could have trained on.
+_FREE = {
+    *("root", "split", "cache", "weights", "out"),
+    *("workers", "threads", "pictures", "checkpoint_minutes"),
+    "skip_bad",
+}
 _OPTIONS = {"objects": "object"}
 
 
 def _decisive(config: TrainConfig) -> Iterator[tuple[str, str, Any]]:
     for section, entries in dataclasses.asdict(config).items():
         for key, value in entries.items():
+            if key == "keypoints_from" and value not in KEYPOINT_RULES:
+                value = "a file"  # wherever it is: what it says is in the hash of the data
             if key not in _FREE:
                 yield section, key, value
 
@@ -43,10 +49,12 @@ def contradiction(config: TrainConfig, stored: TrainConfig) -> str | None:
     return None
 
 
-def crops_hash(instances: Sequence[Instance]) -> str:
-    """Hash of which crops are trained on and of their annotations, wherever the images lie."""
+def data_hash(source: Source) -> str:
+    """Hash of which crops are trained on, of their annotations and of the keypoints, wherever the files lie."""
     digest = hashlib.sha256()
-    for item in instances:
+    for points in source.keypoints.values():
+        digest.update(np.ascontiguousarray(points, dtype=np.float64).tobytes())
+    for item in source.train:
         digest.update(np.array([item.scene_id, item.image_id, item.object_id], dtype=np.int64).tobytes())
         for values in (item.K, item.R, item.t, item.bbox):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())

@@ -19,8 +19,8 @@ from posegrad.train.build import convolution_precision, training_crops
 from posegrad.train.checkpoint import Checkpoint, write_checkpoint
 from posegrad.train.config import TrainConfig
 from posegrad.train.errors import RunError, Stopped
-from posegrad.train.feed import Feed, Share, choose_workers
-from posegrad.train.identity import crops_hash, settings_hash
+from posegrad.train.feed import Feed, Share, choose_workers, killed_workers_told
+from posegrad.train.identity import data_hash, settings_hash
 from posegrad.train.lookup import KeypointTable
 from posegrad.train.objective import Counts, make_objective
 from posegrad.train.optimizer import make_optimizer
@@ -83,10 +83,12 @@ def fit(
     """
     loop = _Loop(config, net, source, recorder, processes, checkpoint)
     done = recorder.counters
+    recorder.open()
     with (
         StopSignals() as signals,
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
         _threads_beside(loop.workers if config.data.workers is None else 0),
+        killed_workers_told(f"with fewer --workers, go on with: {resume_command(recorder.folder)}"),
         tqdm(
             total=done.steps,
             initial=done.step,
@@ -129,7 +131,7 @@ class _Loop:
         self.config, self.net, self.recorder, self.processes = config, net, recorder, processes
         self.precision = convolution_precision(config.run, device)
         crops = training_crops(config, source)
-        self.identity = settings_hash(config), crops_hash(source.train)
+        self.identity = settings_hash(config), data_hash(source)
         net.to(device)
         processes.prepare(net)
         self.optimizer = make_optimizer(net, options)

@@ -63,7 +63,7 @@ def predict(config: PredictConfig) -> Found:
     predictor = PosePredictor.load(config.run)
     boxes = _Boxes(config, predictor)
     images = frames(config.images)
-    K, size = _camera(config)
+    K, size, lens = _camera(config)
     out = config.run / "predictions" if config.out is None else config.out
     check_writable(out)
     meshes = _Meshes(config.run)
@@ -89,7 +89,13 @@ def predict(config: PredictConfig) -> Found:
             write_bytes(out / _picture_name(frame, images), encode_image(picture, "png"))
     write_poses(out / "poses.csv", lines)
     head = ["image", "object", "score", "x", "y", "z (mm)", "+- (mm)", "status"]
-    return Found(lines, f"{aligned([head, *rows])}\n\n{len(lines)} poses in {out / 'poses.csv'}")
+    ending = [f"{len(lines)} poses in {out / 'poses.csv'}"]
+    if lens:
+        ending.append(
+            f"{config.camera}: its distortion ({', '.join(lens)}) was left out: poses are right for photographs that "
+            f"are undistorted (cv2.undistort, same K)"
+        )
+    return Found(lines, "\n".join([aligned([head, *rows]), "", *ending]))
 
 
 class _Boxes:
@@ -118,16 +124,17 @@ class _Boxes:
         return annotated_boxes(frame, self.wanted, self.min_visibility)
 
 
-def _camera(config: PredictConfig) -> tuple[np.ndarray | None, tuple[int, int] | None]:
-    """The camera of all images, if one was given, and the size of the images that it is for, if that is known."""
+def _camera(config: PredictConfig) -> tuple[np.ndarray | None, tuple[int, int] | None, list[str]]:
+    """The camera of all images, if one was given, the size of the images that it is for, if that is known, and the
+    names of the distortion parameters that are left out."""
     if config.camera is not None:
         return camera_file(config.camera)
     if config.K is None:
-        return None, None
+        return None, None, []
     K = pinhole(*config.K)
     if fault := camera_fault(K):
         raise RunError(f"--K: got {' '.join(map(str, config.K))}: {fault.what}; expected fx fy cx cy, pixels")
-    return K, None
+    return K, None, []
 
 
 def _check_size(frame: Frame, image: np.ndarray, K: np.ndarray, size: tuple[int, int] | None) -> None:
@@ -170,7 +177,8 @@ def _rows(frame: Frame, looked: Sequence[Detection], found: Predictions) -> list
             spread = float(found.covariance[k].diagonal()[3:].sum().sqrt())
             numbers = [
                 f"{float(found.score[k]):.3f}",
-                *(f"{v:.1f}" for v in (*found.pose.t[k].tolist(), spread)),
+                *(f"{v:.1f}" for v in found.pose.t[k].tolist()),
+                f"{spread:.1f}" if spread > 0 else "",  # zero: not known, as of a regression
             ]
         rows.append([frame.path.name, str(detection.object_id), *numbers, told])
     return rows

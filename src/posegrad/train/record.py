@@ -38,16 +38,13 @@ _OF_EARLIER_RUNS = (
 
 
 class Recorder:
-    """Writes a run folder: made once everything else is known to work.
+    """Writes a run folder.
 
     Args:
         folder: the run folder; what an earlier run left there is replaced.
         config: settings.
         counters: of a checkpoint, to go on there: the log is cut to its length then, TensorBoard's rewritten.
         writes: False in all processes but the first, which only count.
-
-    Raises:
-        RunError: the folder cannot be created or written; the log is shorter than the checkpoint says.
     """
 
     def __init__(
@@ -58,26 +55,32 @@ class Recorder:
         self._board: Board | None = None
         self._log: FileIO | None = None
         self._unlogged_left_out: list[str] = []
-        if writes:
-            self._open(config, counters)
+        self._config, self._goes_on = config, counters is not None
 
-    def _open(self, config: TrainConfig, counters: Counters | None) -> None:
-        folder = self.folder
+    def open(self) -> None:
+        """Begin the log, or go on with it: once all else is known to work, as it clears away an earlier run's files.
+
+        Raises:
+            RunError: the folder cannot be created or written; the log is shorter than the checkpoint says.
+        """
+        if not self.writes:
+            return
+        folder, counters = self.folder, self.counters
         check_writable(folder)
         log = folder / "log.jsonl"
         with writable(log):
-            if counters is None:
+            if not self._goes_on:
                 for stale in _OF_EARLIER_RUNS:
                     (folder / stale).unlink(missing_ok=True)
-                write_bytes(folder / "config.json", (config.to_json() + "\n").encode())
+                write_bytes(folder / "config.json", (self._config.to_json() + "\n").encode())
                 log.write_bytes(b"")
             elif not log.is_file() or log.stat().st_size < counters.log_bytes:
                 raise RunError(f"{log} is shorter than when {CHECKPOINT} was written: put a good copy there")
             self._log = log.open("r+b", buffering=0)
-            self._log.truncate(self.counters.log_bytes)
+            self._log.truncate(counters.log_bytes)
             self._log.seek(0, os.SEEK_END)
             self._board = Board(folder)
-        for line in self.lines() if counters is not None else ():
+        for line in self.lines() if self._goes_on else ():
             self._add_scalars(line)
 
     def __enter__(self) -> Recorder:

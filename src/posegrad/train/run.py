@@ -15,11 +15,11 @@ from posegrad.data import DatasetError, read_detections
 from posegrad.nn import KeypointPoseNet, PoseRegressionNet
 from posegrad.train.build import build_network, convolution_precision
 from posegrad.train.checkpoint import CHECKPOINT, read_checkpoint
-from posegrad.train.config import DataConfig, TrainConfig
+from posegrad.train.config import KEYPOINT_RULES, DataConfig, TrainConfig
 from posegrad.train.detected import in_detected_boxes, predict_detected
 from posegrad.train.errors import RunError, Stopped
 from posegrad.train.evaluation import MEAN_POSE, NETWORK, compare, mean_row, table
-from posegrad.train.feed import readable
+from posegrad.train.feed import or_skip, readable
 from posegrad.train.files import check_writable, hold, writable, write_json
 from posegrad.train.loop import Trained, fit
 from posegrad.train.parallel import Processes
@@ -68,7 +68,7 @@ def _absolute(data: DataConfig) -> DataConfig:
     """With absolute paths, so that the run can be evaluated from any folder."""
     paths = {name: getattr(data, name) for name in ("root", "split", "cache")}
     changes: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
-    if Path(data.keypoints_from).is_file():
+    if data.keypoints_from not in KEYPOINT_RULES:
         changes["keypoints_from"] = str(Path(data.keypoints_from).resolve())
     return replace(data, **changes)
 
@@ -137,7 +137,7 @@ def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
     """Read the held-out pictures once: a damaged one must not come to light only after the training."""
     test, bad = readable(source.test)
     if bad and (not skip_bad or not test):
-        raise DatasetError(bad[0] if skip_bad else f"{bad[0].rstrip('.')}, or pass --skip-bad.")
+        raise DatasetError(bad[0] if skip_bad else or_skip(bad[0]))
     return replace(source, test=test), bad
 
 

@@ -74,7 +74,7 @@ def bop_scores(
         Scores by object id, and under None those of all targets together: BOP's AR_MSSD and AR_MSPD.
 
     Raises:
-        DatasetError: a target is not annotated, or no estimate is of any target.
+        DatasetError: a target is not annotated, no estimate is of any target, or there is no target.
 
     Reference:
         Hodan et al., "BOP Challenge 2020 on 6D Object Localization", ECCVW 2020, section 2.
@@ -94,6 +94,8 @@ def bop_scores(
     """
     targets = read_bop_targets(dataset.root / TARGETS) if targets is None else targets
     wanted = {(t.scene_id, t.image_id, t.object_id): t.count for t in targets}
+    if not wanted:
+        raise DatasetError(f"{dataset.root}: the list of targets is empty: nothing is to be scored.")
     estimates: dict[_Key, list[PoseEstimate]] = {key: [] for key in wanted}
     strangers = 0
     for item in results:

@@ -163,7 +163,7 @@ def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str
 
 def _folder(root: Path, wanted: str) -> str:
     if not Path(root).is_dir():
-        raise DatasetError(f"No dataset folder {root}: check the path.")
+        raise DatasetError(f"No dataset folder {root}: pass with --data where it is now.")
     present = sorted({p.parent.parent.name for p in Path(root).glob("*/*/scene_gt.json")})
     if wanted in present or len(present) != 1:
         return wanted

@@ -75,6 +75,7 @@ class PredictConfig:
         require("images", "none", len(self.images) > 0, "at least one picture")
         if self.threads is not None:
             at_least("threads", self.threads, 1)
+        require("min-score", self.min_score, math.isfinite(self.min_score), "a finite number")
         given = [name for name in ("camera", "K") if getattr(self, name) is not None]
         require("camera", "also --K", len(given) < 2, "one of the two")
         given = [name for name in ("detections", "box") if getattr(self, name) is not None]

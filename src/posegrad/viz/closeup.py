@@ -161,8 +161,9 @@ def heatmap_strip(item: Closeup, numbers: Sequence[int]) -> str:
 def _heatmap(item: Closeup, number: int, heatmaps: np.ndarray, full_from_cell: np.ndarray) -> str:
     heatmap, color = heatmaps[number], keypoint_color(number, len(heatmaps))
     layer = np.full((*heatmap.shape, 4), (*color[::-1], 0), np.uint8)
+    shown = np.nan_to_num(heatmap)  # a network that came apart has none
     # the square root shows the tails
-    layer[..., 3] = np.round(225 * np.sqrt(heatmap / max(float(heatmap.max()), 1e-30)))
+    layer[..., 3] = np.round(225 * np.sqrt(shown / max(float(shown.max()), 1e-30)))
     _, png = cv2.imencode(".png", layer)
     cells = np.array([[-0.5, -0.5], [heatmap.shape[1] - 0.5, heatmap.shape[0] - 0.5]])
     low, high = item.in_view(cells @ full_from_cell[:, :2].T + full_from_cell[:, 2]) + 0.5
