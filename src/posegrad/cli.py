@@ -110,6 +110,8 @@ def _dispatch(args: Sequence[str] | None) -> int:
     )
     if report.table:
         print(report.table)
+    if page := getattr(report, "page", None):
+        print(f"\nreport: {page}")
     return getattr(report, "exit_code", 0)
 
 

@@ -21,7 +21,7 @@ def copy(block_root: Path, tmp_path: Path) -> Path:
 def test_a_whole_dataset_has_no_problem(block_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(block_root)]) == 0
     printed = capsys.readouterr().out
-    assert "2 scenes, 8 frames, 8 annotations, 1 objects, no problem" in printed
+    assert "2 scenes, 8 frames, 8 annotations, 8 pictures, 1 object, no problem" in printed
     assert len(printed.splitlines()) == 1
 
 

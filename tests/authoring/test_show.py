@@ -53,7 +53,7 @@ def test_frames_without_a_picture_are_counted(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--object", "7"], "--object: got 7, test has [1]"),
+        (["--object", "7"], "--object: got 7, test, train have [1]"),
         (["--out", "sheet.gif"], "--out: got sheet.gif, expected a .jpg, a .png or a folder"),
         (["--frames", "0"], "--frames: got 0"),
         (["--folder", "val"], "No folder 'val'"),

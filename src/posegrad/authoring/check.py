@@ -11,8 +11,14 @@ def check(config: CheckConfig) -> Outcome:
     """One line per problem, notes, and a summary; exit code 1 if there is any problem."""
     findings = check_dataset(config.path, split=config.split, quick=config.quick)
     lines = [str(item) for item in (*findings.problems, *findings.notes)]
-    counts = [f"{number} {what}" for what, number in findings.counts.items()]
+    counts = [_counted(number, what) for what, number in findings.counts.items()]
     problems = len(findings.problems)
-    verdict = "no problem" if not problems else f"{problems} problem{'s' if problems > 1 else ''}"
+    verdict = _counted(problems, "problems") if problems else "no problem"
     lines.append(f"{config.path}: {', '.join([*counts, verdict])}")
     return Outcome("\n".join(lines), 1 if problems else 0)
+
+
+def _counted(number: int, things: str) -> str:
+    """A number with its noun, which comes in the plural."""
+    singular = things.removesuffix("es") if things == "meshes" else things.removesuffix("s")
+    return f"{number} {singular if number == 1 else things}"

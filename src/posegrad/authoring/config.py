@@ -22,7 +22,7 @@ def _require(option: str, value: object, condition: bool, expected: str) -> None
 class RenderJob:
     """Render meshes into a dataset in BOP layout, with train and test frames."""
 
-    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    meshes: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MESH...")]
     """Mesh files (PLY, OBJ, STL, GLB, ...); the first is object 1."""
     out: Path
     """Folder of the new dataset."""
@@ -102,7 +102,7 @@ class RenderJob:
 class CheckConfig:
     """Check a dataset in BOP layout: one line per problem, with file, frame and fix; exit code 1 if there is any."""
 
-    path: Annotated[Path, tyro.conf.Positional]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """Dataset folder."""
     split: Path | None = None
     """JSON file {"train": [image ids], "test": [...]}: only these frames need their pictures; it is checked, too."""
@@ -114,7 +114,7 @@ class CheckConfig:
 class ShowConfig:
     """Draw the annotations of a few frames: outline, axes, box and keypoints, on one sheet."""
 
-    path: Annotated[Path, tyro.conf.Positional]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """Dataset folder."""
     out: Path = Path("annotations.jpg")
     """The sheet, .jpg or .png; or a folder for one picture per frame."""
@@ -128,5 +128,7 @@ class ShowConfig:
     """Keypoints, by farthest-point sampling of the mesh; 0: none."""
 
     def __post_init__(self) -> None:
+        suffix = self.out.suffix.lower()
+        _require("out", self.out, suffix in ("", ".jpg", ".png"), "a .jpg, a .png or a folder")
         _require("frames", self.frames, 1 <= self.frames <= 1000, "1 to 1000")
         _require("keypoints", self.keypoints, 0 <= self.keypoints <= 1000, "0 to 1000")

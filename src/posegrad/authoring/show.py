@@ -35,7 +35,11 @@ def show(config: ShowConfig) -> Outcome:
         RunError, DatasetError: nothing that can be drawn, in one sentence.
     """
     folders = [config.folder] if config.folder else _folders(config.path)
-    frames = [frame for name in folders for frame in _frames(BopDataset(config.path, name), config.object_id)]
+    datasets = [BopDataset(config.path, name) for name in folders]
+    known = sorted({number for dataset in datasets for number in dataset.object_ids})
+    if config.object_id is not None and config.object_id not in known:
+        raise RunError(f"--object: got {config.object_id}, {', '.join(folders)} have {known}")
+    frames = [frame for dataset in datasets for frame in _frames(dataset, config.object_id)]
     present = [frame for frame in frames if frame[1][0].image_path.is_file()]
     if not present:
         raise DatasetError(f"{config.path}: no annotated picture to draw in {', '.join(folders)}.")
@@ -43,16 +47,16 @@ def show(config: ShowConfig) -> Outcome:
     drawer = _Drawer(config)
     pictures = [drawer.draw(*frame) for frame in chosen]
     captions = [
-        f"{dataset.split_folder}/{items[0].scene_id}/{items[0].image_id}: "
-        + ", ".join(f"{i.object_id} {100 * i.visibility:.0f}%" for i in items)
+        f"{dataset.split_folder}/{items[0].scene_id:06d}/{items[0].image_id:06d}: object "
+        + ", ".join(f"{i.object_id} ({100 * i.visibility:.0f}% visible)" for i in items)
         for dataset, items in chosen
     ]
     written = _write(config.out, pictures, captions, chosen)
     lines = [f"{written}: {len(chosen)} of {len(present)} annotated frames"]
     if absent := len(frames) - len(present):
         lines.append(f"{absent} annotated frames have no picture (posegrad data check names them)")
-    lines.append("below: folder/scene/image: object and its visible share; yellow: box of that")
-    lines.append("green: outline of the mesh; axes: x red, y green, z blue; discs: keypoints")
+    lines.append("green: outline of the mesh; yellow: box of its visible part; axes: x red, y green, z blue")
+    lines.append("discs: keypoints; below each picture: folder/scene/image and the objects in it")
     return Outcome("\n".join(lines))
 
 
@@ -69,8 +73,6 @@ def _frames(dataset: BopDataset, object_id: int | None) -> list[tuple[BopDataset
         for item in dataset.annotations(number):
             by_frame.setdefault((item.scene_id, item.image_id), []).append(item)
     groups = [by_frame[key] for key in sorted(by_frame)]
-    if object_id is not None and object_id not in dataset.object_ids:
-        raise RunError(f"--object: got {object_id}, {dataset.split_folder} has {dataset.object_ids}")
     return [(dataset, g) for g in groups if object_id is None or any(i.object_id == object_id for i in g)]
 
 
@@ -112,13 +114,10 @@ class _Drawer:
 
 
 def _write(out: Path, pictures: list[np.ndarray], captions: list[str], chosen: list) -> Path:
-    suffix = out.suffix.lower().lstrip(".")
-    if suffix in ("jpg", "png"):
+    if suffix := out.suffix.lower().lstrip("."):
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(encode_image(picture_grid(pictures, captions, columns=3), suffix))
         return out
-    if suffix:
-        raise RunError(f"--out: got {out}, expected a .jpg, a .png or a folder")
     out.mkdir(parents=True, exist_ok=True)
     for picture, (dataset, items) in zip(pictures, chosen, strict=True):
         name = f"{dataset.split_folder}_{items[0].scene_id:06d}_{items[0].image_id:06d}.jpg"

@@ -30,8 +30,8 @@ def check_dataset(root: str | Path, *, split: str | Path | None = None, quick: b
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     print(*check_dataset(folder).problems)
-    .: no folder has a scene; fix: make it FOLDER/000001/scene_gt.json, FOLDER for instance train or test.
+    ...     print(*(problem.what + ": " + problem.fix for problem in check_dataset(folder).problems))
+    no folder has a scene: make it FOLDER/000001/scene_gt.json, FOLDER for instance train or test
     """
     root = Path(root)
     findings = Findings(root)
@@ -52,14 +52,14 @@ def check_dataset(root: str | Path, *, split: str | Path | None = None, quick: b
             continue
         read.append(scene)
         annotated |= {entry.object_id for entries in scene.frames.values() for entry in entries}
+        findings.count("scenes", 1)
+        findings.count("frames", len(scene.frames))
+        findings.count("annotations", sum(len(entries) for entries in scene.frames.values()))
         _guarded(
             lambda scene=scene: _scene(scene, models, wanted, findings, quick=quick, split=split),
             folder,
             findings,
         )
-        findings.count("scenes", 1)
-        findings.count("frames", len(scene.frames))
-        findings.count("annotations", sum(len(entries) for entries in scene.frames.values()))
     findings.count("objects", len(annotated))
     if models.by_id:
         check_annotated(models, annotated, root, findings)

@@ -11,7 +11,7 @@ class Problem:
     """One kind of problem in one file.
 
     Args:
-        file: where, relative to the dataset if it is inside.
+        file: where, relative to the dataset if it is inside; the dataset itself as it was given.
         what: is wrong, as first met.
         fix: how to put it right.
         frames: image ids where it was met; empty if it is not a matter of frames.
@@ -54,10 +54,9 @@ class Findings:
         self, file: Path, kind: str, what: str, fix: str, frame: int | None = None, *, error: bool = True
     ) -> None:
         """One problem; `kind` tells those that are one from those that are another."""
-        name = str(file.relative_to(self.root)) if file.is_relative_to(self.root) else str(file)
-        problem = self._problems.setdefault(
-            (name, kind), Problem("." if name == "." else name, what, fix, error=error)
-        )
+        inside = file != self.root and file.is_relative_to(self.root)
+        name = str(file.relative_to(self.root) if inside else file)
+        problem = self._problems.setdefault((name, kind), Problem(name, what, fix, error=error))
         if frame is not None:
             problem.frames.append(frame)
 

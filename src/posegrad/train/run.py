@@ -44,11 +44,13 @@ class Report:
         metrics: by row ("posegrad", "mean pose"), of several objects the mean.
         table: that shows them, per object and on average.
         objects: metrics by object id, then by row.
+        page: report.html, if one was written.
     """
 
     metrics: dict[str, dict[str, float]]
     table: str
     objects: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    page: Path | None = None
 
     @classmethod
     def of(cls, objects: dict[str, dict[str, dict[str, float]]]) -> Report:
@@ -124,13 +126,13 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
                 draw_curves(log, folder / "curves.png")
             evaluated.summary["seconds"] = time.perf_counter() - begin + before
             write_json(folder / "metrics.json", evaluated.summary)
-            write_report(evaluated)
+            page = write_report(evaluated)
         except KeyboardInterrupt as interrupt:
             message = f"stopped after the last step; evaluate it with: {resume_command(folder)}"
             raise Stopped(message, signal.SIGINT) from interrupt
         # From here on the run is finished: there is nothing to resume.
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    return Report.of(evaluated.objects)
+    return replace(Report.of(evaluated.objects), page=page)
 
 
 def _tested(source: Source, skip_bad: bool) -> tuple[Source, list[str]]:
@@ -217,7 +219,7 @@ def evaluate(config: EvalConfig) -> Report:
         write_json(config.run / "evaluation.json", summary)
         write_poses(config.run / "poses.csv", pose_lines(source.test, found))
         draw_poses(source, found, config.run / "pictures", config.pictures)
-        write_report(
+        page = write_report(
             Evaluated(
                 config.run,
                 settings,
@@ -234,7 +236,7 @@ def evaluate(config: EvalConfig) -> Report:
         )
     except OSError as error:
         raise RunError(f"cannot write to {config.run} ({error.strerror})") from error
-    return report
+    return replace(report, page=page)
 
 
 def _to_evaluate(

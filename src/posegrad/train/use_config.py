@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from posegrad.train.errors import RunError
 from posegrad.train.ranges import at_least, distinct, require
 
 __all__ = ["EvalConfig", "PredictConfig"]
@@ -18,7 +19,7 @@ __all__ = ["EvalConfig", "PredictConfig"]
 class EvalConfig:
     """A finished run, and the data to evaluate it on: by default those it was to be tested on."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished `posegrad train`."""
     root: Annotated[Path | None, tyro.conf.arg(name="data")] = None
     """Another dataset folder in BOP layout, in millimetres."""
@@ -45,9 +46,9 @@ class PredictConfig:
     unless others are given. For any other, say --camera or --K, and --detections or --box.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a finished `posegrad train`."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")]
     """Pictures, or folders of them."""
     out: Path | None = None
     """Folder for poses.csv and a picture of each image; None: "predictions" in the run folder."""
@@ -72,7 +73,8 @@ class PredictConfig:
     """CPU threads; None: PyTorch's choice."""
 
     def __post_init__(self) -> None:
-        require("images", "none", len(self.images) > 0, "at least one picture")
+        if not self.images:
+            raise RunError("IMAGE: got none, expected at least one picture")
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         require("min-score", self.min_score, math.isfinite(self.min_score), "a finite number")
