@@ -96,7 +96,6 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
         first = problem.quadratic(start, args, exact=False)
         ok = first.feasible & _finite(first)
     args, variable = (_without_the_bad(tree, ok) for tree in (args, start))
-
     some = ok.any().expand(size)
 
     def modelled(variable: Variable) -> Quadratic:
@@ -150,8 +149,8 @@ def _size(init: Any, args: Any) -> int:
 
 
 def _without_the_bad(tree: Any, ok: Bool[Tensor, " B"]) -> Any:
-    """Bad items replaced by constant copies of a good one: they may be infinite, and zero times infinity is NaN. Without
-    a good one everything is constant."""
+    """Bad items replaced by constant copies of a good one: they may be infinite, and zero times infinity is NaN.
+    Without a good one everything is constant."""
     if not len(ok):
         return tree
     donor, some = ok.to(torch.uint8).argmax(0, keepdim=True), ok.any()
