@@ -231,3 +231,26 @@ def test_far_poses_have_no_infinite_gradient() -> None:
     (path.variable.t.sum() + path.cost.sum()).backward()
     for leaf in (x, K, damping):
         assert bool(leaf.grad.isfinite().all())
+
+
+def test_in_an_autocast_region_only_the_hook_is_rounded() -> None:
+    scene = random_scene(2, 8)
+    start = pg.Pose(scene.pose.R.float(), 1.1 * scene.pose.t.float())
+    args = (scene.points2d.float(), scene.points3d.float(), scene.K[None].float())
+    network = torch.nn.Linear(6, 1)
+    torch.nn.init.zeros_(network.weight)
+
+    def hook(step, model):
+        seen.append(network(model.gradient.detach().clamp(-1, 1)))
+        return seen[-1].exp()[:, 0]
+
+    seen: list[torch.Tensor] = []
+    paths = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            paths.append(pg.damped_steps(pg.ReprojectionProblem(), start, args, hook, steps=2))
+    assert [value.dtype for value in seen] == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert paths[1].variable.t.dtype == torch.float32
+    torch.testing.assert_close(paths[1].variable.t, paths[0].variable.t, rtol=1e-2, atol=1e-3)
+    paths[1].variable.t.sum().backward()
+    assert bool((network.bias.grad != 0).all())

@@ -55,6 +55,8 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
     how it was found, so that the solvers' gradients know nothing of damping; after a few steps it does, and a loss on
     the iterates can teach a network how far to trust each of them. There is no test whether the cost falls: that is
     the damping's task. For an answer at the minimum start :func:`posegrad.argmin_layer` or a solver at the last one.
+    Works under ``torch.func`` and ``torch.compile``; in an autocast region only the function that gives damping is
+    rounded.
 
     Args:
         problem: what is minimised, as for :func:`posegrad.argmin_layer`: :class:`posegrad.ReprojectionProblem`,
@@ -92,6 +94,23 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
         raise ValueError(f"steps: got {steps!r}, expected an integer >= 0")
     size = _size(init, args)
     start = _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), init)
+    device = _pytree.flatten(start)[0][0].device.type
+    mixed = torch.is_autocast_enabled(device)
+
+    def chosen(step: int, model: Quadratic) -> Any:
+        if not callable(damping):
+            return damping
+        with torch.autocast(device, enabled=mixed):  # a network's precision is its own matter
+            return damping(step, model)
+
+    with torch.autocast(device, enabled=False):
+        return _walk(problem, start, args, chosen, steps)
+
+
+def _walk(
+    problem: Problem, start: Variable, args: Args, damping: Callable[[int, Quadratic], Any], steps: int
+) -> DampedPath:
+    size = len(_pytree.flatten(start)[0][0])
     with torch.no_grad():
         first = problem.quadratic(start, args, exact=False)
         ok = first.feasible & _finite(first)
@@ -106,8 +125,7 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
     model = modelled(variable)
     iterates, costs, taken = [variable], [model.cost], []
     for step in range(steps):
-        chosen = damping(step, model) if callable(damping) else damping
-        delta, solved = _solve(model, _checked(chosen, model.gradient))
+        delta, solved = _solve(model, _checked(damping(step, model), model.gradient))
         with torch.no_grad():  # a step that leads nowhere must not enter the graph
             trial, constants = _pytree.tree_map(Tensor.detach, (problem.retract(variable, delta), args))
             there = problem.quadratic(trial, constants, exact=False)
