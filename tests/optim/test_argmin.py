@@ -139,10 +139,12 @@ def test_a_wrong_solver_is_named() -> None:
         pg.argmin_layer(lambda y: y, Exponential)  # type: ignore[arg-type]
 
 
-def test_gradients_can_be_batched() -> None:
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Implicit(hessian="gauss_newton", max_gain=0.5)])
+def test_gradients_can_be_batched(adjoint: pg.Implicit) -> None:
     """Through vmap over the backward pass, as vectorised Jacobians do."""
     y = _data()[:2, ::4].clone().requires_grad_()
-    x = pg.argmin_layer(lambda y: torch.ones(len(y), 2, dtype=y.dtype), Exponential())(y).variable
+    layer = pg.argmin_layer(lambda y: torch.ones(len(y), 2, dtype=y.dtype), Exponential(), adjoint=adjoint)
+    x = layer(y).variable
     cotangents = torch.eye(4, dtype=y.dtype).view(4, 2, 2)
     (batched,) = torch.autograd.grad(x, y, cotangents, retain_graph=True, is_grads_batched=True)
     for cotangent, row in zip(cotangents, batched, strict=True):

@@ -167,12 +167,12 @@ def tangent_response(
         u = problem.solve_hessian(variable, args, v, ok, exact=exact)
     if adjoint.max_gain is None:
         return u
-    A = problem.quadratic(variable, args, exact=False).hessian.detach()
-    inverse, regular = inverse_positive(A)
-    v, response = v.detach(), u.detach()
-    numerator, denominator = (
-        (x * (M @ x[..., None]).squeeze(-1)).sum(-1) for x, M in ((response, A), (v, inverse))
-    )
-    excess = (numerator / denominator.clamp(min=torch.finfo(v.dtype).tiny)).sqrt() / adjoint.max_gain
-    # beside a singular A every response is small
-    return u / torch.where(regular & (excess > 1), excess, torch.ones_like(excess))[:, None]
+    with torch.no_grad():  # not detach, which a batch of cotangents cannot
+        A = problem.quadratic(variable, args, exact=False).hessian
+        inverse, regular = inverse_positive(A)
+        response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
+        reference = (v * (inverse @ v[..., None]).squeeze(-1)).sum(-1)
+        excess = (response / reference.clamp(min=torch.finfo(v.dtype).tiny)).sqrt() / adjoint.max_gain
+        # beside a singular A every response is small
+        excess = torch.where(regular & (excess > 1), excess, torch.ones_like(excess))
+    return u / excess[:, None]
