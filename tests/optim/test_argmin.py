@@ -139,10 +139,12 @@ def test_a_wrong_solver_is_named() -> None:
         pg.argmin_layer(lambda y: y, Exponential)  # type: ignore[arg-type]
 
 
-def test_gradients_can_be_batched() -> None:
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Implicit(hessian="gauss_newton", max_gain=0.5)])
+def test_gradients_can_be_batched(adjoint: pg.Implicit) -> None:
     """Through vmap over the backward pass, as vectorised Jacobians do."""
     y = _data()[:2, ::4].clone().requires_grad_()
-    x = pg.argmin_layer(lambda y: torch.ones(len(y), 2, dtype=y.dtype), Exponential())(y).variable
+    layer = pg.argmin_layer(lambda y: torch.ones(len(y), 2, dtype=y.dtype), Exponential(), adjoint=adjoint)
+    x = layer(y).variable
     cotangents = torch.eye(4, dtype=y.dtype).view(4, 2, 2)
     (batched,) = torch.autograd.grad(x, y, cotangents, retain_graph=True, is_grads_batched=True)
     for cotangent, row in zip(cotangents, batched, strict=True):
@@ -172,3 +174,51 @@ def test_a_singular_gauss_newton_matrix_makes_no_nan(adjoint: pg.Implicit) -> No
     assert bool(solution.ok.all())
     # the second item has a cotangent of zero, which an infinite inverse would make NaN of
     assert torch.autograd.grad(solution.variable[0].sum(), y)[0].tolist() == [[0.0], [0.0]]
+
+
+class _Valley(pg.Problem):
+    """``x - a + 0.3 y`` and ``1 + b + y^2``: at y = 0 J has rank one but for 1e-9 c y, the exact Hessian rank two."""
+
+    dimension = 2
+
+    def residual(self, variable: Tensor, args: Tensor) -> Tensor:
+        (x, y), (a, b, c) = variable.unbind(-1), args.unbind(-1)
+        along = x - a + 0.3 * y
+        return torch.stack([along, 1 + b + y.square(), 2 * along, 1e-9 * c * y], -1)
+
+
+def _valley(adjoint: pg.Implicit, c: float) -> tuple[Tensor, Tensor]:
+    """The gradient of x + 2 y by a, b, c, and that of its sum."""
+    args = torch.tensor([[1.0, 0.5, c]], dtype=torch.float64, requires_grad=True)
+    solve = pg.argmin_layer(
+        lambda args: torch.stack([args[:, 0], 0 * args[:, 0]], -1), _Valley(), adjoint=adjoint
+    )
+    solution = solve(args)
+    assert bool(solution.ok.all())
+    value = (solution.variable * torch.tensor([1.0, 2.0])).sum()
+    (gradient,) = torch.autograd.grad(value, args, create_graph=True)
+    return gradient.detach(), torch.autograd.grad(gradient.sum(), args)[0]
+
+
+@pytest.mark.parametrize("c", [0.0, 1.0, 10.0])
+def test_nearly_singular_gauss_newton_matrices(c: float) -> None:
+    """Whose inverse, and the bound with it, may come out negative from rounding."""
+    bounded, second = _valley(pg.Implicit(max_gain=2.0), c)
+    torch.testing.assert_close(bounded, torch.tensor([[1.0, 0.0, 0.0]]).double(), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(second, torch.zeros(1, 3).double(), rtol=0, atol=1e-12)
+    for max_gain in (None, 2.0):
+        first, second = _valley(pg.Implicit(hessian="gauss_newton", max_gain=max_gain), c)
+        assert first.tolist() == second.tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("max_gain", [1e-200, 1e200, float("inf")])
+def test_bounds_that_bound_nothing_or_all(max_gain: float) -> None:
+    y = _data(noise=1.0).requires_grad_()
+    start = torch.ones(6, 2, dtype=torch.float64)
+    x, free = (
+        pg.argmin_layer(lambda _: start, Exponential(), adjoint=pg.Implicit(max_gain=bound))(y).variable
+        for bound in (max_gain, None)
+    )
+    gradient, wanted = (torch.autograd.grad(variable[0].sum(), y)[0] for variable in (x, free))
+    expected = wanted if max_gain > 1 else torch.zeros_like(wanted)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-150)

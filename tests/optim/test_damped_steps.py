@@ -137,5 +137,120 @@ def test_arguments() -> None:
         pg.damped_steps(_PROBLEM, _START, _Y, 1.0, steps=-1)
     with pytest.raises(TypeError, match="problem: got"):
         pg.damped_steps(_curve, _START, _Y, 1.0, steps=1)
-    with pytest.raises(TypeError, match="init, args"):
+    with pytest.raises(TypeError, match="args: got a float"):
         pg.damped_steps(_PROBLEM, _START, 3.0, 1.0, steps=1)
+    with pytest.raises(TypeError, match="init: got None"):
+        pg.damped_steps(_PROBLEM, None, _Y, 1.0, steps=1)
+    with pytest.raises(TypeError, match=r"init: got dtype torch\.int64"):
+        pg.damped_steps(_PROBLEM, _START.long(), _Y, 1.0, steps=1)
+    with pytest.raises(ValueError, match="args: got a tensor without dimensions"):
+        pg.damped_steps(_PROBLEM, _START, torch.tensor(1.0), 1.0, steps=1)
+    with pytest.raises(ValueError, match=r"init, args: got tensors with \[2, 3\] items"):
+        pg.damped_steps(_PROBLEM, _START, torch.ones(3, 3), 1.0, steps=1)
+    for damping in (None, lambda step, model: None, "small", torch.tensor(1j)):
+        with pytest.raises(TypeError, match="damping: got"):
+            pg.damped_steps(_PROBLEM, _START, _Y, damping, steps=1)
+
+
+def test_an_empty_batch() -> None:
+    for start, y in ((_START[:0], _Y[:0]), (_START[:0], _Y[:1]), (_START[:1], _Y[:0])):
+        path = pg.damped_steps(_PROBLEM, start, y, 0.1, steps=2)
+        assert path.variable.shape == (0, 2)
+        assert path.cost.shape == (3, 0)
+        assert path.taken.shape == (2, 0)
+
+
+def _thrice(y: torch.Tensor) -> torch.Tensor:
+    path = pg.damped_steps(_PROBLEM, _START, y, lambda step, model: 0.1 + model.cost, steps=3)
+    return path.variable.sum() + path.cost.sum()
+
+
+def test_under_transforms() -> None:
+    many = torch.stack([_Y, _Y + 0.1, torch.full_like(_Y, torch.nan)])
+    found = torch.func.vmap(torch.func.grad(_thrice))(many)
+    for y, gradient in zip(many, found, strict=True):
+        torch.testing.assert_close(
+            gradient, torch.autograd.grad(_thrice(leaf := y.clone().requires_grad_()), leaf)[0]
+        )
+    torch.testing.assert_close(torch.func.jacfwd(_thrice)(_Y), found[0])
+    torch.testing.assert_close(
+        torch.func.hessian(_thrice)(_Y),
+        torch.func.jacrev(torch.func.grad(_thrice))(_Y),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
+def test_second_derivatives() -> None:
+    damping = torch.tensor([0.1, 0.3], dtype=torch.float64)
+    leaves = tuple(value.clone().requires_grad_() for value in (_START, _Y, damping))
+
+    def path(start, y, damping):
+        found = pg.damped_steps(_PROBLEM, start, y, damping, steps=2)
+        return found.variable, found.cost
+
+    assert torch.autograd.gradgradcheck(path, leaves)
+
+
+def test_shared_arguments_without_a_good_item() -> None:
+    y = torch.full((1, 3), torch.inf, dtype=torch.float64, requires_grad=True)
+    damping = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    path = pg.damped_steps(_PROBLEM, _START, y, lambda step, model: damping * (1 + model.cost), steps=2)
+    (path.variable.sum() + path.cost.sum()).backward()
+    for leaf in (y, damping):
+        assert leaf.grad is None or bool((leaf.grad == 0).all())
+
+
+def test_a_step_to_infinity_is_not_taken_and_has_no_gradient() -> None:
+    class Exponential(pg.Problem):
+        dimension = 1
+
+        def residual(self, variable, args):
+            return variable - args
+
+        def retract(self, variable, delta):
+            return variable * delta.exp()
+
+    start = torch.tensor([[1e-9], [1.0]], dtype=torch.float64)
+    y = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)  # the first would step by 1e9
+    path = pg.damped_steps(Exponential(), start, y, 1e-3, steps=2)
+    assert path.taken.tolist() == [[False, True], [False, True]]
+    (path.variable.sum() + path.cost.sum()).backward()
+    assert bool(y.grad.isfinite().all())
+
+
+def test_far_poses_have_no_infinite_gradient() -> None:
+    scene = random_scene(2, 8)
+    far = pg.Pose(
+        scene.pose.R, scene.pose.t * torch.tensor([[1e150, 1, 1], [1.1, 1, 1]], dtype=torch.float64)
+    )
+    x, damping = scene.points2d.clone().requires_grad_(), torch.full((2,), 1e-3, requires_grad=True)
+    K = scene.K[None].clone().requires_grad_()
+    path = pg.damped_steps(pg.ReprojectionProblem(), far, (x, scene.points3d, K), damping, steps=2)
+    assert path.ok.tolist() == [False, True]
+    (path.variable.t.sum() + path.cost.sum()).backward()
+    for leaf in (x, K, damping):
+        assert bool(leaf.grad.isfinite().all())
+
+
+def test_in_an_autocast_region_only_the_hook_is_rounded() -> None:
+    scene = random_scene(2, 8)
+    start = pg.Pose(scene.pose.R.float(), 1.1 * scene.pose.t.float())
+    args = (scene.points2d.float(), scene.points3d.float(), scene.K[None].float())
+    network = torch.nn.Linear(6, 1)
+    torch.nn.init.zeros_(network.weight)
+
+    def hook(step, model):
+        seen.append(network(model.gradient.detach().clamp(-1, 1)))
+        return seen[-1].exp()[:, 0]
+
+    seen: list[torch.Tensor] = []
+    paths = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            paths.append(pg.damped_steps(pg.ReprojectionProblem(), start, args, hook, steps=2))
+    assert [value.dtype for value in seen] == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert paths[1].variable.t.dtype == torch.float32
+    torch.testing.assert_close(paths[1].variable.t, paths[0].variable.t, rtol=1e-2, atol=1e-3)
+    paths[1].variable.t.sum().backward()
+    assert bool((network.bias.grad != 0).all())

@@ -43,5 +43,10 @@ def test_a_gradient_too_large_is_the_largest_number(dtype: torch.dtype) -> None:
     assert torch.autograd.grad(wide.sum(), x)[0].tolist() == [largest, -largest, 3.0]
 
 
+def test_a_gradient_from_a_narrower_dtype() -> None:
+    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad((2 * widened(x, torch.float32)).sum(), x)[0].tolist() == [2.0, 2.0]
+
+
 def test_what_is_wide_is_left_as_it_is() -> None:
     assert widened(_X, torch.float16) is _X

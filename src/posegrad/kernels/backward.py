@@ -70,7 +70,8 @@ def pull_back(block_at, item, work):
 
 @helper
 def bound(work, gain):
-    """Scale u down to the bound on ``sqrt((u^T A u) / (v^T A^-1 v))``, with the Gauss-Newton matrix A at SUMS."""
+    """Scale u down to the bound on ``sqrt((u^T A u) / (v^T A^-1 v))``, with the Gauss-Newton matrix A at SUMS; not
+    where that is singular."""
     A, u, v, other = (
         doubles(work + 8 * SUMS),
         doubles(work + 8 * DELTA),
@@ -84,7 +85,8 @@ def bound(work, gain):
             response += 2.0 * A[entry(i, j)] * u[i] * u[j]
     for k in range(6):
         other[6 + k] = 0.0
-    solve(work + 8 * SUMS, work + 8 * (TRIAL + 6), work + 8 * DAMPED, work + 8 * TRIAL)
+    if solve(work + 8 * SUMS, work + 8 * (TRIAL + 6), work + 8 * DAMPED, work + 8 * TRIAL) == 0.0:
+        return
     for k in range(6):
         reference += v[k] * other[k]
     excess = response / max(gain * gain * reference, _SMALLEST)

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from posegrad import _pytree
 from posegrad.optim import batch
-from posegrad.optim.linear import solve_symmetric
+from posegrad.optim.linear import inverse_positive, solve_symmetric
 from posegrad.optim.problem import Args, Problem, Variable
 from posegrad.optim.settings import check_positive
 
@@ -24,11 +24,12 @@ class Implicit:
     gradient of the cost and u is held constant. Higher derivatives work.
 
     Args:
-        hessian: ``"exact"``, or ``"gauss_newton"`` for ``J^T J`` (wrong by the curvature times the residual;
-            always positive definite).
+        hessian: ``"exact"``, or ``"gauss_newton"`` for ``J^T J`` (wrong by the curvature times the residual; never
+            indefinite; where it is singular, the gradient is zero).
         max_gain: None, or a bound > 0 on ``sqrt((u^T A u) / (v^T A^-1 v))`` with A the Gauss-Newton matrix; u is
             scaled down where it is above. It is 1 for a perfect fit, and grows without bound where the exact
             Hessian turns singular: a bound of 2 to 10 keeps near-degenerate items from ruling a training step.
+            Where A is singular, nothing is bounded.
             Second derivatives hold the scaling constant. In reverse mode only: a forward derivative has no loss
             whose gradient could be bounded, and is refused.
 
@@ -164,15 +165,14 @@ def tangent_response(
         u = solve_symmetric(hessian, v, ok)
     else:
         u = problem.solve_hessian(variable, args, v, ok, exact=exact)
-    if not exact:  # where only the exact Hessian is regular
-        u = torch.where(u.isfinite().all(-1, keepdim=True), u, 0.0)
     if adjoint.max_gain is None:
         return u
-    A = problem.quadratic(variable, args, exact=False).hessian
-    response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
-    reference = (v * solve_symmetric(A, v, ok)).sum(-1)
-    excess = (response / (adjoint.max_gain**2 * reference).clamp(min=torch.finfo(v.dtype).tiny)).detach()
-    excess = torch.where(
-        reference.detach().isfinite(), excess, 0.0
-    )  # A is singular: any response is within the bound
-    return u * excess.clamp(min=1).rsqrt()[:, None]
+    with torch.no_grad():  # not detach, which a batch of cotangents cannot
+        A = problem.quadratic(variable, args, exact=False).hessian
+        inverse, regular = inverse_positive(A)
+        response = (u * (A @ u[..., None]).squeeze(-1)).sum(-1)
+        reference = (v * (inverse @ v[..., None]).squeeze(-1)).sum(-1)
+        excess = (response / reference.clamp(min=torch.finfo(v.dtype).tiny)).sqrt() / adjoint.max_gain
+        # beside a singular A every response is small
+        excess = torch.where(regular & (excess > 1), excess, torch.ones_like(excess))
+    return u / excess[:, None]

@@ -27,8 +27,8 @@ class DampedPath:
         cost: (K + 1, B) at the iterates; zero, without gradient, where not ok.
         taken: (K, B) False where a step was not taken: the damped matrix was not positive definite, or the step led
             out of where the problem is defined.
-        ok: (B,) False for an item that was not finite or not defined at its start: it stays there, and its gradient
-            is zero.
+        ok: (B,) False for an item that was not finite (squared, too) or not defined at its start: it stays there, and
+            its gradient is zero.
 
     >>> import posegrad as pg
     >>> problem = pg.residual_problem(lambda x, y: x - y)
@@ -55,6 +55,8 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
     how it was found, so that the solvers' gradients know nothing of damping; after a few steps it does, and a loss on
     the iterates can teach a network how far to trust each of them. There is no test whether the cost falls: that is
     the damping's task. For an answer at the minimum start :func:`posegrad.argmin_layer` or a solver at the last one.
+    Works under ``torch.func`` and ``torch.compile``; in an autocast region only the function that gives damping is
+    rounded.
 
     Args:
         problem: what is minimised, as for :func:`posegrad.argmin_layer`: :class:`posegrad.ReprojectionProblem`,
@@ -90,36 +92,47 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
         raise TypeError(f"problem: got {problem!r}, expected an instance of a pg.Problem")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
         raise ValueError(f"steps: got {steps!r}, expected an integer >= 0")
-    leaves = _pytree.flatten((init, args))[0]
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor) or leaf.ndim == 0:
-            raise TypeError("init, args: expected pytrees of tensors with the batch, or 1, in front")
-    size = max((len(leaf) for leaf in leaves), default=1)
+    size = _size(init, args)
     start = _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), init)
+    device = _pytree.flatten(start)[0][0].device.type
+    mixed = torch.is_autocast_enabled(device)
+
+    def chosen(step: int, model: Quadratic) -> Any:
+        if not callable(damping):
+            return damping
+        with torch.autocast(device, enabled=mixed):  # a network's precision is its own matter
+            return damping(step, model)
+
+    with torch.autocast(device, enabled=False):
+        return _walk(problem, start, args, chosen, steps)
+
+
+def _walk(
+    problem: Problem, start: Variable, args: Args, damping: Callable[[int, Quadratic], Any], steps: int
+) -> DampedPath:
+    size = len(_pytree.flatten(start)[0][0])
     with torch.no_grad():
         first = problem.quadratic(start, args, exact=False)
         ok = first.feasible & _finite(first)
-        donor = ok.to(torch.uint8).argmax(0, keepdim=True)
-        if not bool(ok.any()):
-            cost = torch.zeros_like(first.cost).expand(steps + 1, -1)
-            stay = _pytree.tree_map(Tensor.detach, start)
-            return DampedPath((stay,) * (steps + 1), cost, cost[1:].bool(), ok)
-    # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
-    args, variable = (
-        _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), tree) for tree in (args, start)
-    )
-    model = problem.quadratic(variable, args, exact=False)
+    args, variable = (_without_the_bad(tree, ok) for tree in (args, start))
+    some = ok.any().expand(size)
+
+    def modelled(variable: Variable) -> Quadratic:
+        # without a good item the bad ones are still there, and no hook is to see them
+        model = problem.quadratic(variable, args, exact=False)
+        return batch.where(some, model, _pytree.tree_map(torch.zeros_like, model))
+
+    model = modelled(variable)
     iterates, costs, taken = [variable], [model.cost], []
     for step in range(steps):
-        chosen = damping(step, model) if callable(damping) else damping
-        delta, solved = _solve(model, _checked(chosen, model.gradient))
-        trial = problem.retract(variable, delta)
-        with torch.no_grad():
-            constants = _pytree.tree_map(Tensor.detach, (trial, args))
-            there = problem.quadratic(*constants, exact=False)
+        delta, solved = _solve(model, _checked(damping(step, model), model.gradient))
+        with torch.no_grad():  # a step that leads nowhere must not enter the graph
+            trial, constants = _pytree.tree_map(Tensor.detach, (problem.retract(variable, delta), args))
+            there = problem.quadratic(trial, constants, exact=False)
             accepted = solved & there.feasible & _finite(there)
+        trial = problem.retract(variable, torch.where(accepted[:, None], delta, torch.zeros_like(delta)))
         variable = batch.where(accepted, trial, variable)
-        model = problem.quadratic(variable, args, exact=False)
+        model = modelled(variable)
         iterates.append(variable)
         costs.append(model.cost)
         taken.append(accepted & ok)
@@ -132,14 +145,51 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
     )
 
 
+def _size(init: Any, args: Any) -> int:
+    """The batch's. Raises for what is not made of tensors with it in front."""
+    trees = [(name, _pytree.flatten(tree)[0]) for name, tree in (("init", init), ("args", args))]
+    if not trees[0][1]:
+        raise TypeError(f"init: got {init!r}, expected a tensor or a pytree of tensors")
+    for name, leaves in trees:
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise TypeError(f"{name}: got a {type(leaf).__name__} in it, expected a pytree of tensors")
+            if leaf.ndim == 0:
+                raise ValueError(
+                    f"{name}: got a tensor without dimensions in it, expected the batch, or 1, in front"
+                )
+            if name == "init" and not leaf.is_floating_point():
+                raise TypeError(f"init: got dtype {leaf.dtype}, expected floating point")
+    sizes = sorted({len(leaf) for _, leaves in trees for leaf in leaves} - {1})
+    if len(sizes) > 1:
+        raise ValueError(f"init, args: got tensors with {sizes} items in front, expected one number, or 1")
+    return sizes[0] if sizes else 1
+
+
+def _without_the_bad(tree: Any, ok: Bool[Tensor, " B"]) -> Any:
+    """Bad items replaced by constant copies of a good one: they may be infinite, and zero times infinity is NaN.
+    Without a good one everything is constant."""
+    if not len(ok):
+        return tree
+    donor, some = ok.to(torch.uint8).argmax(0, keepdim=True), ok.any()
+    return _pytree.tree_map(lambda leaf: torch.where(some, harmless(leaf, ok, donor), leaf.detach()), tree)
+
+
 def _finite(model: Quadratic) -> Bool[Tensor, " B"]:
-    return (
-        model.cost.isfinite() & model.gradient.isfinite().all(-1) & model.hessian.isfinite().all(-1).all(-1)
-    )
+    """Also in what differentiation makes of it: no entry's square overflows."""
+    limit = torch.finfo(model.cost.dtype).max ** 0.5
+    near = (value.abs() < limit for value in (model.cost[:, None], model.gradient, model.hessian.flatten(1)))
+    return torch.cat(tuple(near), -1).all(-1)
 
 
 def _checked(damping: Any, like: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     """As (B, D)."""
+    if not isinstance(damping, Tensor | float | int) or (
+        isinstance(damping, Tensor) and damping.is_complex()
+    ):
+        raise TypeError(
+            f"damping: got {damping!r}, expected a number, a tensor, or a function of (step, model) that gives one"
+        )
     value = torch.as_tensor(damping, dtype=like.dtype, device=like.device)
     shape, (size, dimension) = tuple(value.shape), like.shape
     if value.ndim <= 1 and shape in ((), (1,), (size,)):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from posegrad import _pytree
-from posegrad.optim.linear import solve_symmetric
+from posegrad.optim.linear import inverse_positive, solve_symmetric
 
 Variable = Any  # a tensor or pytree of tensors whose leading dimension is the batch
 Args = Any  # likewise; a leading dimension of 1 is shared by the batch
@@ -88,8 +88,15 @@ class Problem(ABC):
         *,
         exact: bool,
     ) -> Float[Tensor, "B D"]:
-        """Solve ``H u = rhs`` at a minimum, differentiable; of what is not ok anything finite will do."""
-        return solve_symmetric(self.quadratic(variable, args, exact=exact).hessian, rhs, ok)
+        """Solve ``H u = rhs`` at a minimum, differentiable; of what is not ok anything finite will do.
+
+        Where only the exact Hessian is regular, u by Gauss-Newton's is zero.
+        """
+        H = self.quadratic(variable, args, exact=exact).hessian
+        if not exact:
+            ok = ok & inverse_positive(H.detach())[1]
+            rhs = torch.where(ok[:, None], rhs, torch.zeros_like(rhs))
+        return solve_symmetric(H, rhs, ok)
 
     def jacobian(self, variable: Variable, args: Args) -> Float[Tensor, "B M D"]:
         """Derivative of the residuals along the tangent, at ``variable``."""

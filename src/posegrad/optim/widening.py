@@ -23,7 +23,7 @@ def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def saturated(value: Tensor, dtype: torch.dtype) -> Tensor:
     """``value.to(dtype)``, with its largest numbers where the value is beyond them."""
-    largest = torch.finfo(dtype).max
+    largest = min(torch.finfo(dtype).max, torch.finfo(value.dtype).max)
     return value.clamp(-largest, largest).to(dtype)
 
 
