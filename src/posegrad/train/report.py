@@ -23,6 +23,7 @@ from posegrad.train.report_data import (
     errors_by_object,
     examine,
     examples,
+    metric_of,
     statuses,
 )
 from posegrad.train.report_errors import LIMIT, error_charts
@@ -91,10 +92,7 @@ def write_report(run: Evaluated) -> Path:
 def _summary(run: Evaluated, errors: Sequence[Errors]) -> str:
     """The handful of numbers to look at first, on average over the objects."""
     row, baseline = run.mean(NETWORK), run.mean(MEAN_POSE)
-    metrics = {e.metric for e in errors}
-    chosen = (
-        ["add_or_adds_01d"] if len(metrics) > 1 else ["adds_01d"] if metrics == {"ADD-S"} else ["add_01d"]
-    )
+    chosen = [{"ADD": "add_01d", "ADD-S": "adds_01d", "ADD(-S)": "add_or_adds_01d"}[metric_of(errors)]]
     chosen += ["projection_5px", "median_rotation_deg", "median_translation_mm", "failed"]
     values = []
     for key in chosen:
@@ -170,7 +168,7 @@ def _examples(run: Evaluated, errors: Sequence[Errors]) -> str:
         "Predictions",
         legend({name: label for name, label in LAYERS.items() if name in present}),
         grid(cards, kind="pictures"),
-        note=f"Held-out images by their error, {errors[0].metric if len(errors) == 1 else 'ADD(-S)'} over the "
+        note=f"Held-out images by their error, {metric_of(errors)} over the "
         f"diameter, below {100 * LIMIT:.0f} % counts as right.{strip}",
     )
 

@@ -31,6 +31,7 @@ __all__ = [
     "examine",
     "examples",
     "keypoint_covariances",
+    "metric_of",
     "statuses",
 ]
 
@@ -75,6 +76,12 @@ def errors_by_object(source: Source, found: Predictions) -> list[Errors]:
         i: np.array([k for k, item in enumerate(source.test) if item.object_id == i]) for i in source.objects
     }
     return [_errors(model, source, found, index[i]) for i, model in source.objects.items() if len(index[i])]
+
+
+def metric_of(errors: Sequence[Errors]) -> str:
+    """What their distances are: "ADD(-S)" where some objects are symmetric and others are not."""
+    metrics = {e.metric for e in errors}
+    return metrics.pop() if len(metrics) == 1 else "ADD(-S)"
 
 
 def _errors(model: ObjectModel, source: Source, found: Predictions, index: np.ndarray) -> Errors:

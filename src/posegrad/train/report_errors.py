@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posegrad.train.report_data import Errors
+from posegrad.train.report_data import Errors, metric_of
 from posegrad.viz.charts import Curve, Mark, histogram_chart, recall_chart, scatter_chart
 from posegrad.viz.page import card, grid, section
 
@@ -61,8 +61,7 @@ def _recall(errors: Sequence[Errors]) -> str:
     if len(errors) == 1:
         curves[0] = curves[0]._replace(label="posegrad")
         curves.append(Curve("mean pose", 100 * at, _shares(errors[0].baseline, at), dashed=True))
-    metrics = {e.metric for e in errors}
-    metric = metrics.pop() if len(metrics) == 1 else "ADD(-S)"
+    metric = metric_of(errors)
     return recall_chart(
         "recall",
         curves,
@@ -100,7 +99,7 @@ def _causes(solved: Sequence[Errors]) -> list[str]:
                 points,
                 title=f"Error of each image over its {title.lower()}",
                 x=label,
-                y="ADD(-S) (% of the diameter)",
+                y=f"{metric_of(solved)} (% of the diameter)",
             )
             charts.append(card(chart, title=f"Error over {title.lower()}"))
     return charts

@@ -81,12 +81,14 @@ def closeup(item: Closeup, description: str) -> str:
         f'<image id="{escape(item.key)}-picture" width="{SIDE}" height="{SIDE}" '
         f'href="{data_uri(jpeg, "jpeg")}"/>'
     )
-    groups = [picture, _outline(item, item.truth, "truth")]
-    if item.found is not None:
-        groups.append(_outline(item, item.found, "found"))
+    groups = [picture]
     for name, moments in (("pose-ellipses", item.pose_moments), ("ellipses", item.moments)):
         if moments is not None:
             groups.append(_ellipses(item, moments, name))
+    # Over the ellipses, of which there are many.
+    groups.append(_outline(item, item.truth, "truth"))
+    if item.found is not None:
+        groups.append(_outline(item, item.found, "found"))
     groups.append(_keypoints(item))
     inner = "\n".join(groups)
     head = f'<svg class="closeup" role="img" aria-label="{escape(description)}" {_viewbox(0, 0, SIDE)}>'
