@@ -43,11 +43,30 @@ def test_processes_divide_every_batch(world: int) -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.parametrize(
+    ("extra", "share", "further"), [(5, 0.5, 2), (20, 0.25, 1), (3, 0.9, 3), (9, 0.01, 1)]
+)
+def test_extra_crops_have_their_share_and_passes_of_their_own(extra: int, share: float, further: int) -> None:
+    batches = take(60, 7, 4, seed=1, extra=extra, extra_share=share)
+    assert take(20, 7, 4, seed=1, extra=extra, extra_share=share, first=40) == batches[40:]
+    for own, indices, size in ((True, range(7), 4 - further), (False, range(7, 7 + extra), further)):
+        places = [[p for p in batch if (p[1] < 7) == own] for batch in batches]
+        assert {len(batch) for batch in places} == {size}
+        per_pass = len(indices) // size
+        assert [{epoch for epoch, _ in batch} for batch in places] == [{k // per_pass} for k in range(60)]
+        for first in range(0, 60 - per_pass, per_pass):
+            seen = [index for batch in places[first : first + per_pass] for _, index in batch]
+            assert len(seen) == len(set(seen)) == per_pass * size
+        assert {index for batch in places for _, index in batch} == set(indices)
+    ranks = [take(60, 7, 4, seed=1, extra=extra, extra_share=share, rank=r, world=2) for r in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == [sorted(batch) for batch in batches]
+
+
 def test_workers_give_every_crop_the_changes_of_its_epoch(dataset) -> None:
     source = open_source(DataConfig(root=dataset, keypoints=8))
     crops = CropDataset(source.train[:6], size=32, augmentation=Augmentation(), seed=2)
     batches = Batches(6, 3, seed=2)
-    feed = Feed(crops, batches, workers=1, device=torch.device("cpu"), skip_bad=False)
+    feed = Feed([crops], batches, workers=1, device=torch.device("cpu"), skip_bad=False)
     for places in islice(batches, 4):
         for (epoch, index), image in zip(places, feed.next().crops["image"], strict=True):
             crops.set_epoch(epoch)

@@ -57,7 +57,7 @@ def test_a_batch_stays_full(damaged: Path) -> None:
     source = open_source(DataConfig(root=damaged, keypoints=8, skip_bad=True))
     crops = CropDataset(source.train, size=32)
     feeds = [
-        Feed(crops, Batches(24, 24, seed=0), workers=workers, device=torch.device("cpu"), skip_bad=True)
+        Feed([crops], Batches(24, 24, seed=0), workers=workers, device=torch.device("cpu"), skip_bad=True)
         for workers in (0, 1)
     ]
     for _ in range(2):

@@ -82,8 +82,8 @@ def _build_network(
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def training_crops(config: TrainConfig, source: Source) -> CropDataset:
-    """The training instances as augmented crops."""
+def training_crops(config: TrainConfig, source: Source) -> list[CropDataset]:
+    """The training instances as augmented crops, and those of --extra-data if there are any."""
     data, full = config.data, Augmentation()
     scaled = (
         "brightness",
@@ -112,11 +112,15 @@ def training_crops(config: TrainConfig, source: Source) -> CropDataset:
             )
             for model in source.objects.values()
         }
-    return CropDataset(
-        source.train,
-        size=config.data.image_size,
-        padding=config.data.padding,
-        augmentation=augmentation,
-        novel_views=novel_views,
-        seed=config.run.seed,
-    )
+    parts = [(source.train, novel_views)] + [(source.extra, {})] * bool(source.extra)
+    return [
+        CropDataset(
+            instances,
+            size=data.image_size,
+            padding=data.padding,
+            augmentation=augmentation,
+            novel_views=views,
+            seed=config.run.seed,
+        )
+        for instances, views in parts
+    ]

@@ -46,6 +46,11 @@ class DataConfig:
     """Folder of the training scenes; None: "train", or the only folder with scenes."""
     test_folder: str | None = None
     """Folder of the held-out scenes; None: "test", or the only folder with scenes."""
+    extra_data: tuple[Path, ...] = ()
+    """Further dataset folders in BOP layout, such as renders, whose training images of the same objects are learned
+    from, too. They need the same meshes in the same frames; nothing is tested on them, and no novel views are made."""
+    extra_share: float = 0.5
+    """Share of each batch that comes from --extra-data, in (0, 1)."""
     min_visibility: float = 0.1
     """Smallest visible share of the object, in [0, 1]."""
     image_size: int = 128
@@ -89,6 +94,7 @@ class DataConfig:
     step; a third of the --threads with --novel-views, which cost as much as a step; up to 8 beside a GPU."""
 
     def __post_init__(self) -> None:
+        require("extra-share", self.extra_share, 0 < self.extra_share < 1, "a number in (0, 1)")
         share("min-visibility", self.min_visibility)
         valid = self.image_size >= 32 and self.image_size % 32 == 0
         require("image-size", self.image_size, valid, "a positive multiple of 32")
@@ -258,6 +264,10 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        if self.data.extra_data:
+            at_least("batch-size", self.optimizer.batch_size, 2)
+
     def to_json(self) -> str:
         """As indented JSON; paths as strings."""
         return json.dumps(dataclasses.asdict(self), indent=2, default=str)
@@ -272,7 +282,7 @@ class TrainConfig:
             "optimizer": OptimizerConfig,
             "run": RunConfig,
         }
-        paths = {"root", "split", "cache", "weights", "out"}
+        paths = {"root", "split", "cache", "weights", "out", "extra_data"}
         values: dict[str, Any] = {}
         for name, content in json.loads(text).items():
             if name not in sections:
@@ -280,7 +290,13 @@ class TrainConfig:
             unknown = set(content) - {f.name for f in dataclasses.fields(sections[name])}
             if unknown:
                 raise RunError(f"config.json: unknown entries {sorted(unknown)} in {name!r}")
-            content = {k: Path(v) if k in paths and v is not None else v for k, v in content.items()}
             content = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+            content |= {k: _paths(content[k]) for k in paths & set(content)}
             values[name] = sections[name](**content)
         return cls(**values)
+
+
+def _paths(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(Path, value))
+    return None if value is None else Path(value)

@@ -28,32 +28,37 @@ _LEFT_OUT = "left_out"
 class _Crops(Dataset):
     """Crops by `(epoch, index)`, so that workers prepare the next epoch while this one is still in use.
 
-    With `skip_bad`, another crop of the same epoch stands in for one that cannot be read, drawn by (seed, epoch, index)
-    like its random changes: a batch stays full, and depends on nothing but the files.
+    The index counts through several datasets, one after the other. With `skip_bad`, another crop of the same dataset
+    and epoch stands in for one that cannot be read, drawn by (seed, epoch, index) like its random changes: a batch
+    stays full, and depends on nothing but the files.
     """
 
-    def __init__(self, crops: CropDataset, skip_bad: bool) -> None:
-        self.crops, self.skip_bad = crops, skip_bad
+    def __init__(self, parts: Sequence[CropDataset], skip_bad: bool) -> None:
+        self.parts, self.skip_bad = parts, skip_bad
 
     def __len__(self) -> int:
-        return len(self.crops)
+        return sum(map(len, self.parts))
 
     def __getitem__(self, place: Place) -> dict[str, Tensor | str]:
         epoch, index = place
+        parts = iter(self.parts)
+        while index >= len(crops := next(parts)):
+            index -= len(crops)
         if not self.skip_bad:
-            return dict(self.crops.crop(index, epoch))
+            return dict(crops.crop(index, epoch))
         bad: list[str] = []
-        for candidate in self._candidates(epoch, index):
+        for candidate in _candidates(crops, epoch, index):
             try:
-                return {**self.crops.crop(candidate, epoch), _LEFT_OUT: "\n".join(bad)}
+                return {**crops.crop(candidate, epoch), _LEFT_OUT: "\n".join(bad)}
             except DatasetError as error:
                 bad.append(" ".join(str(error).split()))
-        raise DatasetError(f"not one of {len(self)} training images can be read; the first: {bad[0]}")
+        raise DatasetError(f"not one of {len(crops)} training images can be read; the first: {bad[0]}")
 
-    def _candidates(self, epoch: int, index: int):
-        yield index
-        rng = np.random.default_rng(np.random.SeedSequence(self.crops.seed, spawn_key=(epoch, index)))
-        yield from rng.permutation(len(self)).tolist()
+
+def _candidates(crops: CropDataset, epoch: int, index: int) -> Iterator[int]:
+    yield index
+    rng = np.random.default_rng(np.random.SeedSequence(crops.seed, spawn_key=(epoch, index)))
+    yield from rng.permutation(len(crops)).tolist()
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Feed:
     """Fetches this process's share of one batch after the other.
 
     Args:
-        crops: the training crops.
+        crops: the training crops, of one dataset after the other.
         batches: their order, and where to begin.
         workers: processes that prepare crops beside this one.
         device: where to put them.
@@ -91,7 +96,13 @@ class Feed:
     """
 
     def __init__(
-        self, crops: CropDataset, batches: Batches, *, workers: int, device: torch.device, skip_bad: bool
+        self,
+        crops: Sequence[CropDataset],
+        batches: Batches,
+        *,
+        workers: int,
+        device: torch.device,
+        skip_bad: bool,
     ) -> None:
         loader = DataLoader(
             _Crops(crops, skip_bad),

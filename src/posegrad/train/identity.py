@@ -17,7 +17,7 @@ __all__ = ["contradiction", "data_hash", "settings_hash"]
 
 # Where the files are, how fast a run is, and what becomes of pictures that nobody could have trained on.
 _FREE = {
-    *("root", "split", "cache", "weights", "out"),
+    *("root", "split", "extra_data", "cache", "weights", "out"),
     *("workers", "threads", "pictures", "checkpoint_minutes"),
     "skip_bad",
 }
@@ -54,7 +54,7 @@ def data_hash(source: Source) -> str:
     digest = hashlib.sha256()
     for points in source.keypoints.values():
         digest.update(np.ascontiguousarray(points, dtype=np.float64).tobytes())
-    for item in source.train:
+    for item in [*source.train, *source.extra]:
         digest.update(np.array([item.scene_id, item.image_id, item.object_id], dtype=np.int64).tobytes())
         for values in (item.K, item.R, item.t, item.bbox):
             digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())

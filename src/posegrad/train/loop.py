@@ -139,9 +139,11 @@ class _Loop:
             checkpoint.check(*self.identity)
             checkpoint.restore(net, self.optimizer)
         self.batches = Batches(
-            len(crops),
+            len(source.train),
             options.batch_size,
             seed=config.run.seed,
+            extra=len(source.extra),
+            extra_share=config.data.extra_share,
             first=done.step,
             rank=processes.rank,
             world=processes.count,
@@ -156,7 +158,7 @@ class _Loop:
         )
         self.feed.waited = done.waited
         self.schedule = Schedule(
-            options, len(crops), self.batches.batch_size, elapsed=done.seconds, by_clock=processes.first
+            options, len(source.train) / self.batches.own, elapsed=done.seconds, by_clock=processes.first
         )
         done.steps = self.schedule.steps
         self.saved = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from posegrad.data import Instance, PoseEstimate
+from posegrad.data import Detection, Instance, PoseEstimate
 from posegrad.data.bop_results import bop_results_text
 from posegrad.train.files import write_bytes
 from posegrad.train.predictor import Predictions
@@ -13,8 +13,11 @@ from posegrad.train.predictor import Predictions
 __all__ = ["pose_lines", "write_poses"]
 
 
-def pose_lines(instances: Sequence[Instance], found: Predictions) -> list[PoseEstimate]:
-    """Lines of predictions for instances; failed ones have none."""
+def pose_lines(
+    looked: Sequence[Instance | Detection], found: Predictions, seconds: float = -1.0
+) -> list[PoseEstimate]:
+    """Lines of predictions, in the order of where was looked; failed ones have none. Seconds are of the whole image,
+    -1 where nobody took the time."""
     return [
         PoseEstimate(
             item.scene_id,
@@ -23,8 +26,9 @@ def pose_lines(instances: Sequence[Instance], found: Predictions) -> list[PoseEs
             float(found.score[row]),
             found.pose.R[row].numpy(),
             found.pose.t[row].numpy(),
+            seconds,
         )
-        for row, item in enumerate(instances)
+        for row, item in enumerate(looked)
         if bool(found.ok[row])
     ]
 

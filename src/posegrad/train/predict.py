@@ -35,7 +35,7 @@ from posegrad.train.frames import (
     frames,
     pinhole,
 )
-from posegrad.train.poses import write_poses
+from posegrad.train.poses import pose_lines, write_poses
 from posegrad.train.predictor import PosePredictor, Predictions
 from posegrad.train.resume import stored_config
 from posegrad.train.use_config import PredictConfig
@@ -82,7 +82,7 @@ def predict(config: PredictConfig) -> Found:
             [d.score for d in looked],
         )
         seconds = time.perf_counter() - begin
-        lines += _lines(frame, looked, found, seconds)
+        lines += pose_lines(looked, found, seconds)
         rows += _rows(frame, looked, found)
         if config.pictures:
             picture = _picture(image, camera, looked, found, predictor, meshes.of(frame))
@@ -146,24 +146,6 @@ def _check_size(frame: Frame, image: np.ndarray, K: np.ndarray, size: tuple[int,
         )
     if fault := camera_fault(K, (width, height)):
         raise RunError(f"{frame.path}: {fault.what}: {fault.fix}")
-
-
-def _lines(
-    frame: Frame, looked: Sequence[Detection], found: Predictions, seconds: float
-) -> list[PoseEstimate]:
-    return [
-        PoseEstimate(
-            frame.scene_id,
-            frame.image_id,
-            detection.object_id,
-            float(found.score[k]),
-            found.pose.R[k].numpy(),
-            found.pose.t[k].numpy(),
-            seconds,
-        )
-        for k, detection in enumerate(looked)
-        if bool(found.ok[k])
-    ]
 
 
 def _rows(frame: Frame, looked: Sequence[Detection], found: Predictions) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -289,10 +289,7 @@ class PosePredictor:
 
 
 def _scored(found: Predictions, scores: Tensor) -> Predictions:
-    return Predictions(
-        **{f.name: getattr(found, f.name) for f in fields(found) if f.name != "score"},
-        score=found.score * scores,
-    )
+    return replace(found, score=found.score * scores)
 
 
 @contextlib.contextmanager

@@ -72,8 +72,10 @@ def write_report(run: Evaluated) -> Path:
         RunError: it cannot be written.
     """
     errors = errors_by_object(run.source, run.found)
-    count = len(run.source.test)
-    subtitle = f"{run.source.name}: {count} held-out and {len(run.source.train)} training crops"
+    subtitle = f"{run.source.name}: {len(run.source.test)} held-out crops"
+    training = run.summary.get("training", {})
+    if "images" in training:
+        subtitle += f"; trained on {training['images'] + training.get('extra_images', 0)}"
     parts = [
         _summary(run, errors),
         _metrics(run),

@@ -66,13 +66,16 @@ def _set_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def _absolute(data: DataConfig) -> DataConfig:
-    """With absolute paths, so that the run can be evaluated from any folder."""
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """With absolute paths, so that the run can be resumed and evaluated from any folder."""
+    data, weights = config.data, config.model.weights
     paths = {name: getattr(data, name) for name in ("root", "split", "cache")}
     changes: dict[str, Any] = {name: path.resolve() for name, path in paths.items() if path is not None}
+    changes["extra_data"] = tuple(path.resolve() for path in data.extra_data)
     if data.keypoints_from not in KEYPOINT_RULES:
         changes["keypoints_from"] = str(Path(data.keypoints_from).resolve())
-    return replace(data, **changes)
+    model = replace(config.model, weights=None if weights is None else weights.resolve())
+    return replace(config, data=replace(data, **changes), model=model)
 
 
 def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = False) -> Report:
@@ -92,7 +95,7 @@ def train(config: TrainConfig, resume: Path | None = None, overwrite: bool = Fal
     """
     begin = time.perf_counter()
     _set_threads(config.run.threads)
-    config = replace(config, data=_absolute(config.data))
+    config = _absolute(config)
     folder, checkpoint = config.run.out, None
     if resume is not None:
         check_resumable(config, resume)
@@ -171,6 +174,7 @@ def _evaluate(
         "environment": here,
         "training": {
             "images": len(source.train),
+            "extra_images": len(source.extra),
             "steps": trained.steps,
             "share_of_steps_with_pose_loss": trained.pose_share,
             "failed_share": trained.failed_share,
@@ -249,7 +253,7 @@ def _to_evaluate(
         predictor = predictor.renamed(wanted[0])
     elif unknown := sorted(set(wanted) - set(known)):
         raise RunError(f"--object: got {unknown[0]}, the network of {config.run} knows {known}")
-    data = replace(data, objects=tuple(wanted))
+    data = replace(data, objects=tuple(wanted), extra_data=())
     if config.root is not None:  # its own folders, and a split only if one is given
         data = replace(data, root=config.root, train_folder=None, test_folder=None, split=None)
     if config.split is not None:

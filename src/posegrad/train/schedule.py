@@ -23,7 +23,7 @@ class Schedule:
 
     Args:
         config: number of steps or epochs, and the limit of the clock.
-        images, batch_size: of an epoch, of a step.
+        per_epoch: batches of an epoch, which need not be a whole number.
         elapsed: seconds of the loop before the run was resumed.
         by_clock: False for all processes but the first, whose clock decides.
     """
@@ -31,13 +31,12 @@ class Schedule:
     def __init__(
         self,
         config: OptimizerConfig,
-        images: int,
-        batch_size: int,
+        per_epoch: float,
         *,
         elapsed: float = 0.0,
         by_clock: bool = True,
     ) -> None:
-        steps = config.steps if config.steps is not None else round(config.epochs * images / batch_size)
+        steps = config.steps if config.steps is not None else round(config.epochs * per_epoch)
         if steps < 1:
             raise RunError(f"--steps, --epochs: {steps} optimiser steps; need at least 1")
         self.steps = steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ from posegrad.train.config import DataConfig
 from posegrad.train.errors import RunError
 
 __all__ = ["ObjectModel", "Source", "open_source"]
+
+_SAME_MESH = 0.02
+"""Largest distance of two boxes of one object, of its diameter: simplified meshes differ a little."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Source:
     Attributes:
         name: of the dataset and the objects.
         train, test: instances, by object in ascending order; lengths in millimetres.
+        extra: more of them for training, of other datasets (`--extra-data`).
         objects: by object id, ascending; all with the same number of keypoints.
     """
 
@@ -65,6 +69,7 @@ class Source:
     train: list[Instance]
     test: list[Instance]
     objects: dict[int, ObjectModel]
+    extra: list[Instance] = field(default_factory=list)
 
     @property
     def keypoints(self) -> dict[int, np.ndarray]:
@@ -117,7 +122,37 @@ def open_source(config: DataConfig, keypoints: Mapping[int, np.ndarray] | None =
             )
     listed = f"object{'s' if len(object_ids) > 1 else ''} {', '.join(map(str, object_ids))}"
     name = f"{Path(root).name}, {listed}"
-    return Source(name, train, test, _models(train_set, object_ids, config, keypoints))
+    models = _models(train_set, object_ids, config, keypoints)
+    return Source(name, train, test, models, _extra(config, models))
+
+
+def _extra(config: DataConfig, models: Mapping[int, ObjectModel]) -> list[Instance]:
+    """Training instances of further datasets, which may have some of the objects only."""
+    found: list[Instance] = []
+    for root in config.extra_data:
+        dataset = BopDataset(root, _folder(root, "train"))
+        shared = sorted(set(models) & set(dataset.object_ids))
+        if not shared:
+            raise RunError(f"--extra-data {root}: has objects {dataset.object_ids}, none of {sorted(models)}")
+        for object_id in shared:
+            _check_same(models[object_id], dataset)
+            found += dataset.instances(
+                object_id, min_visibility=config.min_visibility, allow_missing=config.skip_bad
+            )
+    return found
+
+
+def _check_same(model: ObjectModel, dataset: BopDataset) -> None:
+    """Poses of two datasets are poses of the same thing only if its mesh lies in the same place in both."""
+    boxes = [
+        np.stack([v.min(0), v.max(0)]) for v in (model.mesh.vertices, dataset.load_mesh(model.id).vertices)
+    ]
+    apart = float(np.abs(boxes[0] - boxes[1]).max())
+    if apart > _SAME_MESH * model.diameter:
+        raise RunError(
+            f"--extra-data {dataset.root}: the box of the mesh of object {model.id} differs by {apart:.3g} mm from "
+            f"that of --data: use the same mesh, in the same frame, in both"
+        )
 
 
 def _models(
