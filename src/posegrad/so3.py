@@ -75,6 +75,17 @@ def cayley(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     return eye + (terms @ terms.new_tensor(_CAYLEY)).unflatten(-1, (3, 3))
 
 
+def exp_near_zero(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """``exp(w)`` up to the second order, ``I + [w]x + [w]x^2 / 2``: no rotation unless w is zero, but what first and
+    second derivatives at zero need, in few operations.
+
+    >>> exp_near_zero(torch.tensor([0.0, 0.0, 0.1]))[0]
+    tensor([ 0.9950, -0.1000,  0.0000])
+    """
+    W = (w @ w.new_tensor(_CAYLEY[:3])).unflatten(-1, (3, 3))
+    return torch.eye(3, dtype=w.dtype, device=w.device) + W + 0.5 * (W @ W)
+
+
 def turned(R: Float[Tensor, "*batch 3 3"], w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """``cayley(w) @ R`` in fewer operations: a solver calls this at every step.
 

@@ -9,13 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from posegrad.train.errors import RunError
+from posegrad.train.ranges import at_least, distinct, positive, require, share
 
 __all__ = ["CheckConfig", "RenderJob", "ShowConfig"]
-
-
-def _require(option: str, value: object, condition: bool, expected: str) -> None:
-    if not condition:
-        raise RunError(f"--{option}: got {value}, expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +19,11 @@ class RenderJob:
     """Render meshes into a dataset in BOP layout, with train and test frames."""
 
     meshes: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MESH...")]
-    """Mesh files (PLY, OBJ, STL, GLB, ...); the first is object 1."""
+    """Mesh files (PLY, OBJ, STL, GLB, ...)."""
     out: Path
     """Folder of the new dataset."""
+    objects: Annotated[tuple[int, ...] | None, tyro.conf.arg(name="object")] = None
+    """Ids of the objects, one for each mesh, such as those that another dataset gives them; None: 1, 2, ..."""
     unit: Literal["mm", "cm", "m"] | None = None
     """Of the meshes' coordinates; None: millimetres, if that makes an object of 5 mm to 3 m."""
     train_frames: int = 2000
@@ -77,25 +75,35 @@ class RenderJob:
     def __post_init__(self) -> None:
         if not self.meshes:
             raise RunError("MESH: got none, expected at least one mesh file")
-        _require("train-frames", self.train_frames, self.train_frames >= 1, "at least 1")
-        _require("test-frames", self.test_frames, self.test_frames >= 1, "at least 1")
-        _require("width", self.width, 32 <= self.width <= 20000, "pixels in [32, 20000]")
-        _require("height", self.height, 32 <= self.height <= 20000, "pixels in [32, 20000]")
+        distinct("object", self.objects)
+        if self.objects is not None:
+            fits = len(self.objects) == len(self.meshes) and min(self.objects) >= 0
+            listed = " ".join(map(str, self.objects))
+            require("object", listed, fits, f"an id >= 0 for each of {len(self.meshes)} meshes")
+        at_least("train-frames", self.train_frames, 1)
+        at_least("test-frames", self.test_frames, 1)
+        require("width", self.width, 32 <= self.width <= 20000, "pixels in [32, 20000]")
+        require("height", self.height, 32 <= self.height <= 20000, "pixels in [32, 20000]")
         if self.focal is not None:
-            _require("focal", self.focal, 0 < self.focal < float("inf"), "a finite number of pixels > 0")
+            positive("focal", self.focal)
         if self.distance is not None:
             near, far = self.distance
             ordered = 0 < near <= far < float("inf")
-            _require("distance", f"{near:g} {far:g}", ordered, "0 < nearest <= farthest, mm")
-        _require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
-        _require("objects-per-frame", self.objects_per_frame, self.objects_per_frame >= 1, "at least 1")
-        _require("occluded", self.occluded, 0 <= self.occluded <= 1, "a number in [0, 1]")
+            require("distance", f"{near:g} {far:g}", ordered, "0 < nearest <= farthest, mm")
+        require("in-plane", self.in_plane, 0 <= self.in_plane <= 180, "degrees in [0, 180]")
+        at_least("objects-per-frame", self.objects_per_frame, 1)
+        share("occluded", self.occluded)
         visibility = self.min_visibility
-        _require("min-visibility", visibility, 0 <= visibility <= 0.9, "a number in [0, 0.9]")
-        _require("samples", self.samples, 1 <= self.samples <= 16, "1 to 16")
-        _require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
+        require("min-visibility", visibility, 0 <= visibility <= 0.9, "a number in [0, 0.9]")
+        require("samples", self.samples, 1 <= self.samples <= 16, "1 to 16")
+        require("seed", self.seed, 0 <= self.seed < 2**63, "an integer in [0, 2^63)")
         if self.workers is not None:
-            _require("workers", self.workers, self.workers >= 1, "at least 1")
+            at_least("workers", self.workers, 1)
+
+    @property
+    def files(self) -> dict[int, Path]:
+        """Mesh files by object id."""
+        return dict(zip(self.objects or range(1, len(self.meshes) + 1), self.meshes, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +137,6 @@ class ShowConfig:
 
     def __post_init__(self) -> None:
         suffix = self.out.suffix.lower()
-        _require("out", self.out, suffix in ("", ".jpg", ".png"), "a .jpg, a .png or a folder")
-        _require("frames", self.frames, 1 <= self.frames <= 1000, "1 to 1000")
-        _require("keypoints", self.keypoints, 0 <= self.keypoints <= 1000, "0 to 1000")
+        require("out", self.out, suffix in ("", ".jpg", ".png"), "a .jpg, a .png or a folder")
+        require("frames", self.frames, 1 <= self.frames <= 1000, "1 to 1000")
+        require("keypoints", self.keypoints, 0 <= self.keypoints <= 1000, "0 to 1000")

@@ -32,13 +32,14 @@ def render(job: RenderJob) -> Outcome:
     _require_new(job.out)
     notes: list[str] = []
     config = _frames(job, notes)
-    meshes = {}
-    for number, path in enumerate(job.meshes, 1):
-        meshes[number] = import_mesh(path, job.unit, center=job.center, note=notes.append)
+    meshes = {
+        number: import_mesh(path, job.unit, center=job.center, note=notes.append)
+        for number, path in job.files.items()
+    }
     symmetries = stated_symmetries(meshes, job.symmetric_axis, job.symmetry_file)
     for number, mesh in meshes.items():
         found = judge_symmetries(mesh, symmetries.get(number, {}))
-        notes += [f"object {number} ({job.meshes[number - 1].name}): {sentence}" for sentence in found]
+        notes += [f"object {number} ({job.files[number].name}): {sentence}" for sentence in found]
     job.out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{job.out.name}-", dir=job.out.parent))
     try:
@@ -112,7 +113,7 @@ def _text(job: RenderJob, config: FrameConfig, meshes: dict[int, Mesh], notes: l
         entry = info[str(number)]
         x, y, z = (entry[f"size_{axis}"] for axis in "xyz")
         lines.append(
-            f"object {number}: {job.meshes[number - 1].name}, {x:.1f} x {y:.1f} x {z:.1f} mm, diameter "
+            f"object {number}: {job.files[number].name}, {x:.1f} x {y:.1f} x {z:.1f} mm, diameter "
             f"{entry['diameter']:.1f} mm, {len(mesh.faces)} faces"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])

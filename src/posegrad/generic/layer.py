@@ -43,7 +43,8 @@ def check_adjoint(adjoint: Any) -> None:
 def solve(problem: Problem, item: Batch, args: Args, solver: Solver, adjoint: Adjoint) -> Solution:
     """The minima, with gradients for ``args``, in the user's dtype."""
     hints = Hints(item.start, item.verdict)
-    if isinstance(solver, ConjugateGradients):
+    matrix_free = isinstance(solver, ConjugateGradients)
+    if matrix_free:
         if isinstance(adjoint, Unrolled) or adjoint.max_gain is not None:
             raise ValueError(
                 f"adjoint: got {adjoint!r} with pg.ConjugateGradients(), expected pg.Implicit() without max_gain"
@@ -52,7 +53,15 @@ def solve(problem: Problem, item: Batch, args: Args, solver: Solver, adjoint: Ad
     if isinstance(adjoint, Unrolled):
         solution = _unrolled(problem, solver, args, hints)
     else:
-        solution = minimiser(lambda a, h: _solve(problem, solver, a, h), problem, adjoint, args, hints)
+        # every other solver ends with the exact Hessian
+        solution = minimiser(
+            lambda a, h: _solve(problem, solver, a, h),
+            problem,
+            adjoint,
+            args,
+            hints,
+            keep_hessian=not matrix_free,
+        )
     return hand_back(solution, item.dtype)
 
 

@@ -30,6 +30,9 @@ class OnManifold(Problem):
     def retract(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
         return self.manifold.retract(variable, delta)
 
+    def near(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
+        return self.manifold.near(variable, delta)
+
     def feasible(self, variable: Any, args: Any) -> Bool[Tensor, " B"]:
         return self.cost(variable, args).isfinite()
 
@@ -72,11 +75,11 @@ class Fit(OnManifold):
         zero = self.zero(variable)
         if exact:
             cost, gradient, hessian = second_order(
-                lambda delta: self.cost(self.retract(variable, delta), args), zero
+                lambda delta: self.cost(self.near(variable, delta), args), zero
             )
             return Quadratic(cost, gradient, hessian, cost.isfinite())
         if self.derivative is None:
-            blocks, J = value_and_jacobian(lambda d: self._blocks(self.retract(variable, d), args), zero)
+            blocks, J = value_and_jacobian(lambda d: self._blocks(self.near(variable, d), args), zero)
         else:
             blocks = self._blocks(variable, args)
             J = _given_derivative(self.derivative(variable, _data(args)), blocks, zero.shape[1])
@@ -117,7 +120,7 @@ class Objective(OnManifold):
     def quadratic(self, variable: Any, args: Any, *, exact: bool) -> Quadratic:
         """With the exact Hessian in any case."""
         cost, gradient, hessian = second_order(
-            lambda delta: self.cost(self.retract(variable, delta), args), self.zero(variable)
+            lambda delta: self.cost(self.near(variable, delta), args), self.zero(variable)
         )
         return Quadratic(cost, gradient, hessian, cost.isfinite())
 

@@ -20,6 +20,10 @@ class Manifold(ABC):
     def retract(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
         """Move along the tangent."""
 
+    def near(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
+        """The same up to the second order at zero, for derivatives there, if that takes fewer operations."""
+        return self.retract(variable, delta)
+
     @abstractmethod
     def contains(self, variable: Any) -> Bool[Tensor, " B"]:
         """Where an item is close enough to be a start; False for NaN."""

@@ -1,5 +1,6 @@
 """Variables made of several, and which manifold a variable is on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +31,10 @@ class Product(Manifold):
         return sum(part.dimension(own) for part, own in self._pairs(variable))
 
     def retract(self, variable: Any, delta: Tensor) -> Any:
-        moved, first = [], 0
-        for part, own in self._pairs(variable):
-            last = first + part.dimension(own)
-            moved.append(part.retract(own, delta[:, first:last]))
-            first = last
-        return _like(variable, moved)
+        return _like(variable, [part.retract(own, d) for part, own, d in self._divided(variable, delta)])
+
+    def near(self, variable: Any, delta: Tensor) -> Any:
+        return _like(variable, [part.near(own, d) for part, own, d in self._divided(variable, delta)])
 
     def contains(self, variable: Any) -> Tensor:
         return torch.stack([part.contains(own) for part, own in self._pairs(variable)]).all(0)
@@ -48,6 +47,13 @@ class Product(Manifold):
 
     def size(self, variable: Any) -> Tensor:
         return torch.cat([part.size(own) for part, own in self._pairs(variable)], -1)
+
+    def _divided(self, variable: Any, delta: Tensor) -> Iterator[tuple[Manifold, Any, Tensor]]:
+        first = 0
+        for part, own in self._pairs(variable):
+            last = first + part.dimension(own)
+            yield part, own, delta[:, first:last]
+            first = last
 
     def _pairs(self, variable: Any) -> "zip[tuple[Manifold, Any]]":
         return zip(self.parts, _values(variable), strict=True)
@@ -64,6 +70,9 @@ class Inferred(Manifold):
 
     def retract(self, variable: Any, delta: Tensor) -> Any:
         return manifold_of(variable, self.given).retract(variable, delta)
+
+    def near(self, variable: Any, delta: Tensor) -> Any:
+        return manifold_of(variable, self.given).near(variable, delta)
 
     def contains(self, variable: Any) -> Tensor:
         return manifold_of(variable, self.given).contains(variable)

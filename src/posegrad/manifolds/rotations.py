@@ -28,6 +28,9 @@ class SO3(Manifold):
     def retract(self, variable: Tensor, delta: Tensor) -> Tensor:
         return so3.cayley(delta.reshape(*variable.shape[:-1])) @ variable
 
+    def near(self, variable: Tensor, delta: Tensor) -> Tensor:
+        return so3.exp_near_zero(delta.reshape(*variable.shape[:-1])) @ variable
+
     def contains(self, variable: Tensor) -> Tensor:
         return all_of(so3.is_rotation(variable, NEAR))
 
@@ -58,6 +61,9 @@ class SE3(Manifold):
 
     def retract(self, variable: Pose, delta: Tensor) -> Pose:
         return Pose(so3.cayley(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
+
+    def near(self, variable: Pose, delta: Tensor) -> Pose:
+        return Pose(so3.exp_near_zero(delta[:, :3]) @ variable.R, variable.t + delta[:, 3:])
 
     def contains(self, variable: Pose) -> Tensor:
         return so3.is_rotation(variable.R, NEAR) & all_of(variable.t.isfinite())

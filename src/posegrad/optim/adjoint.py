@@ -7,12 +7,11 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.linear import inverse_positive, solve_symmetric
-from posegrad.optim.problem import Args, Problem, Variable
+from posegrad.optim.problem import Args, Problem, Variable, recorded
 from posegrad.optim.settings import check_positive
 
 
@@ -121,14 +120,9 @@ def implicit_gradient(
 
 
 def _differentiated_once(cotangents: list[Tensor]) -> bool:
-    """Whether no graph is being built, no transform is at work, and no cotangent is a batch (``is_grads_batched``)."""
+    """Whether nothing records what is done, and no cotangent is a batch (``is_grads_batched``)."""
     transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
-    return (
-        not torch.is_grad_enabled()
-        and transforms.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
-        and not any(transforms.is_legacy_batchedtensor(value) for value in cotangents)
-    )
+    return not recorded() and not any(transforms.is_legacy_batchedtensor(value) for value in cotangents)
 
 
 def _pulled(

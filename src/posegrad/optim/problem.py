@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from posegrad import _pytree
 from posegrad.optim.linear import inverse_positive, solve_symmetric
@@ -48,6 +49,10 @@ class Problem(ABC):
         """Move along the tangent; must be twice differentiable at zero. Default: addition."""
         return variable + delta
 
+    def near(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
+        """The same up to the second order at zero, for derivatives there, if that takes fewer operations."""
+        return self.retract(variable, delta)
+
     def cost(self, variable: Variable, args: Args) -> Float[Tensor, " B"]:
         """The minimised cost."""
         return 0.5 * self.residual(variable, args).square().sum(-1)
@@ -69,7 +74,7 @@ class Problem(ABC):
         """Cost, gradient and Hessian at ``variable``: the exact Hessian, or Gauss-Newton's ``J^T J``."""
 
         def cost_sum(delta: Tensor) -> Tensor:
-            return self.cost(self.retract(variable, delta), args).sum()
+            return self.cost(self.near(variable, delta), args).sum()
 
         zero = self.zero(variable)
         if exact:
@@ -102,7 +107,7 @@ class Problem(ABC):
         """Derivative of the residuals along the tangent, at ``variable``."""
 
         def residual_at(delta: Tensor) -> Tensor:
-            return self.residual(self.retract(variable, delta), args)
+            return self.residual(self.near(variable, delta), args)
 
         return value_and_jacobian(residual_at, self.zero(variable))[1]
 
@@ -113,7 +118,7 @@ class Problem(ABC):
         """
 
         def cost_sum(delta: Tensor) -> Tensor:
-            return self.cost(self.retract(variable, delta), args).sum()
+            return self.cost(self.near(variable, delta), args).sum()
 
         return (torch.func.grad(cost_sum)(self.zero(variable)) * direction).sum(-1)
 
@@ -123,23 +128,42 @@ class Problem(ABC):
         leaves = _pytree.tree_flatten(cotangent)[0]
 
         def tensors(delta: Tensor) -> tuple[Tensor, ...]:
-            return tuple(_pytree.tree_flatten(self.retract(variable, delta))[0])
+            return tuple(_pytree.tree_flatten(self.near(variable, delta))[0])
 
         pull = torch.func.vjp(tensors, zero)[1]
         moved = _pytree.tree_flatten(variable)[0]
         return pull(tuple(leaf.expand_as(m) for leaf, m in zip(leaves, moved, strict=True)))[0]
 
 
-# Forward mode would be the natural way; reverse mode twice takes a fifth of the time (torch 2.14, small tensors).
+# Forward mode would be the natural way; reverse mode twice takes a fifth of the time (torch 2.14, small tensors). Where
+# nothing records what is done here, the engine's own graphs take two thirds of the time of torch.func's.
+
+
+def recorded() -> bool:
+    """Whether a graph is being built, or a transform is at work: then derivatives have to be differentiable."""
+    transforms = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return (
+        torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()  # which has no graphs
+        or transforms.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def value_and_jacobian(
     function: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]
 ) -> tuple[Float[Tensor, "B *M"], Float[Tensor, "B *M D"]]:
     """Value and derivative of a function (B, D) -> (B, ...) of independent items."""
-    value, pull, *_ = torch.func.vjp(function, x)
-    push = torch.func.vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(value))[1]
-    return value, _every_axis(push, x)
+    if recorded():
+        value, pull, *_ = torch.func.vjp(function, x)
+        push = torch.func.vjp(lambda cotangent: pull(cotangent)[0], torch.zeros_like(value))[1]
+        return value, _every_axis(lambda axis: push(axis)[0], x)
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        value = function(at)
+        cotangent = torch.zeros_like(value).requires_grad_()
+        pulled = _gradient(value, at, cotangent)
+    return value.detach(), _rows(pulled, cotangent, x)
 
 
 def gradient_and_hessian(
@@ -158,11 +182,35 @@ def second_order(
         value = function(x)
         return value.sum(), value
 
-    gradient, pull, value = torch.func.vjp(torch.func.grad(total, has_aux=True), x, has_aux=True)  # pyright: ignore[reportAssignmentType]
-    return value, gradient, _every_axis(pull, x)
+    if recorded():
+        gradient, pull, value = torch.func.vjp(torch.func.grad(total, has_aux=True), x, has_aux=True)  # pyright: ignore[reportAssignmentType]
+        return value, gradient, _every_axis(lambda axis: pull(axis)[0], x)
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        scalar, value = total(at)
+        gradient = _gradient(scalar, at)
+    return value.detach(), gradient.detach(), _rows(gradient, at, x)
 
 
-def _every_axis(pull: Callable[[Tensor], tuple[Tensor]], x: Float[Tensor, "B D"]) -> Tensor:
+def _gradient(value: Tensor, at: Tensor, cotangent: Tensor | None = None) -> Tensor:
+    """With a graph; zeros where the value does not depend on the point."""
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    return torch.autograd.grad(value, at, cotangent, create_graph=True, materialize_grads=True)[0]
+
+
+def _rows(outputs: Tensor, inputs: Tensor, x: Float[Tensor, "B D"]) -> Tensor:
+    """Derivative (B, ..., D) by the inputs (B, ...) of each of the D outputs of an item."""
+    if not outputs.requires_grad:
+        return inputs.new_zeros(*inputs.shape, x.shape[-1])
+
+    def pull(axis: Tensor) -> Tensor:
+        return torch.autograd.grad(outputs, inputs, axis, materialize_grads=True)[0]
+
+    return _every_axis(pull, x)
+
+
+def _every_axis(pull: Callable[[Tensor], Tensor], x: Float[Tensor, "B D"]) -> Tensor:
     """The pulls of every unit vector, stacked last."""
     axes = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[:, None].expand(-1, *x.shape)
-    return torch.func.vmap(pull, out_dims=-1)(axes)[0]
+    return torch.func.vmap(pull, out_dims=-1)(axes)
