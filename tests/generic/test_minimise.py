@@ -308,6 +308,48 @@ def test_a_pose_under_a_constraint() -> None:
     assert relative_error(gradient, expected, 1e-3).max() < 1e-7
 
 
+def test_constraints_that_mislead_a_line_search() -> None:
+    """Wächter & Biegler, "Failure of global convergence for a class of interior point methods" (2000): steps towards
+    the linearised constraints end at a boundary, where these cannot be satisfied; the answer is (1, 0, 1/2)."""
+    x = torch.tensor([[-2.0, 1, 1], [-4, 1, 1], [5, 1, 1], [-1000, 1, 1]], dtype=torch.float64)
+    solution = pg.minimise(
+        lambda x, _: x[:, 0],
+        x,
+        equality=lambda x, _: torch.stack([x[:, 0] ** 2 - x[:, 1] - 1, x[:, 0] - x[:, 2] - 0.5], -1),
+        inequality=lambda x, _: -x[:, 1:],
+    )
+    assert bool(solution.ok.all()), solution.describe()
+    expected = torch.tensor([[1.0, 0.0, 0.5]], dtype=torch.float64).expand(4, 3)
+    torch.testing.assert_close(solution.variable, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("far", [1.0, 1e2, 1e4, 1e6])
+def test_starts_from_afar(far: float) -> None:
+    """Hock & Schittkowski's problem 14, and the least of a quadratic under three constraints that are no lines."""
+    start = far * torch.tensor([[3.0, 2.0]], dtype=torch.float64)
+    first = pg.minimise(
+        lambda x, _: (x[:, 0] - 2) ** 2 + (x[:, 1] - 1) ** 2,
+        start,
+        equality=lambda x, _: x[:, :1] - 2 * x[:, 1:] + 1,
+        inequality=lambda x, _: x[:, :1] ** 2 / 4 + x[:, 1:] ** 2 - 1,
+    )
+    root = 7**0.5
+    expected = torch.tensor([[(root - 1) / 2, (root + 1) / 4]], dtype=torch.float64)
+    assert bool(first.ok.all()), first.describe()
+    torch.testing.assert_close(first.variable, expected, rtol=0, atol=1e-12)
+
+    def limits(x: Tensor, _: Any) -> Tensor:
+        a, b = x.unbind(-1)
+        return torch.stack([a * a + b * b + a - 8, 2 * a * a + b * b - 10, a * b - 5], -1)
+
+    near, afar = (
+        pg.minimise(lambda x, _: x.square().sum(-1) - 5 * x[:, 0] - 7 * x[:, 1], x, inequality=limits)
+        for x in (start / far, start)
+    )
+    assert bool((near.ok & afar.ok).all()), afar.describe()
+    torch.testing.assert_close(afar.variable, near.variable, rtol=0, atol=1e-12)
+
+
 def test_verdicts() -> None:
     y = torch.zeros(1, 4, dtype=torch.float64)
     nowhere = _project(y, inequality=lambda x, y: torch.cat([x - 1, 2 - x], -1))

@@ -6,47 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import posegrad as pg
-from posegrad.optim import batch
 from posegrad.testing import random_scene
-
-# Operations whose result, or its shape, is read on the host; linalg's that raise read an error flag.
-_QUESTIONS = {
-    "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "nonzero_numpy", "argwhere",
-    "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount", "histc",
-    "_linalg_eigh", "_linalg_svd", "_linalg_solve_ex_check", "_linalg_check_errors", "linalg_eig",
-    "linalg_cholesky", "linalg_inv", "linalg_lstsq", "cholesky",
-}  # fmt: skip
-
-
-class _Questions(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: Counter[str] = Counter()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        by_mask = name.startswith("index") and any(
-            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
-            for argument in args[1:]
-            if isinstance(argument, list | tuple)
-            for index in argument
-        )
-        repeats = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
-        if name in _QUESTIONS or by_mask or repeats:
-            self.asked[name] += 1
-        return func(*args, **(kwargs or {}))
+from tests.questions import Questions, play_device
 
 
 @pytest.fixture
 def dear(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device where a question waits for all that is under way."""
-    monkeypatch.setattr(batch, "questions_are_cheap", lambda device: False)
+    play_device(monkeypatch)
 
 
 def test_the_counter_counts() -> None:
@@ -60,10 +28,10 @@ def test_the_counter_counts() -> None:
         lambda: int(x.sum()),
     ]
     for ask in asking:
-        with _Questions() as questions:
+        with Questions() as questions:
             ask()
         assert questions.asked.total() >= 1
-    with _Questions() as questions:
+    with Questions() as questions:
         torch.linalg.inv_ex(torch.eye(2))
         x.index_select(0, torch.tensor([0]))
     assert not questions.asked
@@ -76,9 +44,9 @@ def _counted(size: int, **options: Any) -> tuple[pg.PnPSolution, Counter[str], C
     x, z, K, w = leaves
     if options.pop("with_init", False):
         options["init"] = scene.pose.retract(0.1 * torch.ones(6, dtype=torch.float64))
-    with _Questions() as forward:
+    with Questions() as forward:
         solution = pg.solve_pnp(x, z, K, weights=w, mask=torch.ones(8, dtype=torch.bool), **options)
-    with _Questions() as backward:
+    with Questions() as backward:
         residual = pg.reprojection_residuals(x, z, K, solution.pose)
         pg.masked_mean(residual.square().sum((-1, -2)), solution.ok).backward()
     assert all(leaf.grad is not None for leaf in leaves)
@@ -112,7 +80,7 @@ def test_second_derivatives_ask_nothing() -> None:
     scene = random_scene(2, 6, noise=2.0, seed=3)
     x = scene.points2d.clone().requires_grad_()
     solution = pg.solve_pnp(x, scene.points3d, scene.K, backend="torch")
-    with _Questions() as questions:
+    with Questions() as questions:
         (first,) = torch.autograd.grad(solution.pose.t.square().sum(), x, create_graph=True)
         first.square().sum().backward()
     assert not questions.asked
@@ -121,7 +89,7 @@ def test_second_derivatives_ask_nothing() -> None:
 def test_few_questions_give_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps beyond convergence, and items that leave the work later, change nothing."""
     cheap, _, _ = _counted(30)
-    monkeypatch.setattr(batch, "questions_are_cheap", lambda device: False)
+    play_device(monkeypatch)
     dear, _, _ = _counted(30)
     assert torch.equal(cheap.status, dear.status)
     torch.testing.assert_close(dear.pose.R, cheap.pose.R, rtol=0, atol=1e-12)
