@@ -8,13 +8,13 @@ from posegrad.kernels.jit import inlined
 
 # The block's 8-byte numbers. Counts, whether the lens is a fisheye's, phase and limit of the steps; addresses of the
 # three parts (calibration_view.fill, calibration_sums.add, arrow.solved), of the data and of room for work
-POINTS, VIEWS, PARAMS, FREE, FOCAL, WIDE, PHASE, MAX_STEPS = range(8)
-FILL, ADD, SOLVE, PIXELS_AT, POINTS_AT, WEIGHTS_AT, NORMALS_AT, ADMITTED_AT = range(8, 16)
-RECORDS_AT, NUMBERS_AT, ROLES_AT, WORK_AT, WORK_SIZE = range(16, 21)
+POINTS, VIEWS, PARAMS, FREE, WIDE, PHASE, MAX_STEPS = range(7)
+FILL, ADD, SOLVE, PIXELS_AT, POINTS_AT, WEIGHTS_AT, NORMALS_AT, ADMITTED_AT = range(7, 15)
+RECORDS_AT, NUMBERS_AT, ROLES_AT, WORK_AT, WORK_SIZE = range(15, 20)
 # ... and float64: squared radius of the lens's field, and settings of the solver and of the search
-FIELD, TOLERANCE, SMALL_DECREASE, SMALL_DECREMENT, MAX_DAMPING, FIRST_NEWTON_DAMPING, SINGULAR = range(21, 28)
-ALIKE, ODD, ODD_FLOOR, SIGMAS, LONGEST = range(28, 33)
-BLOCK = struct.Struct("=21q12d")
+FIELD, TOLERANCE, SMALL_DECREASE, SMALL_DECREMENT, MAX_DAMPING, FIRST_NEWTON_DAMPING, SINGULAR = range(20, 27)
+ALIKE, ODD, ODD_FLOOR, SIGMAS, LONGEST = range(27, 32)
+BLOCK = struct.Struct("=20q12d")
 #: Gauss-Newton steps, Newton steps, or both as long as nothing out of the ordinary is seen
 DESCEND, FINISH, COURSE = range(3)
 #: numbers of an item: damping and its growth, steps, whether it is done, whether all points lie in the lens's field,

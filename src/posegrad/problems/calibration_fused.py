@@ -210,7 +210,7 @@ class _Run:
             extra = tuple(x.data_ptr() for x in self.extra), ordinary[2:]
         return ctypes.create_string_buffer(
             layout.BLOCK.pack(
-                *(self.N, self.V, self.P, len(free), model.num_focal, model.wide, phase, settings.max_steps),
+                *(self.N, self.V, self.P, len(free), model.wide, phase, settings.max_steps),
                 *(part.address for part in parts),
                 *(x.data_ptr() for x in self.data),
                 *extra[0],
