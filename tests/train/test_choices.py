@@ -74,7 +74,7 @@ def test_losses_of_symmetric_objects_do_not_depend_on_the_annotated_pose(
     (object_id,) = source.objects
     own = symmetry_transforms({"symmetries_discrete": [[-1.0, 0, 0, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]]})
     net = build_network(config, 1, 8).double().eval()
-    batch = default_collate([training_crops(config, source)[i] for i in range(4)])
+    batch = default_collate([training_crops(config, source)[0][i] for i in range(4)])
     batch["image"] = batch["image"].double() / 255
     half_turn = Pose(torch.from_numpy(own[0][1]), torch.from_numpy(own[1][1]))
     turned = Pose(batch["R"], batch["t"]) @ half_turn

@@ -129,7 +129,7 @@ def test_gradients_of_parts_add_up_exactly(config: TrainConfig) -> None:
     config = replace(config, model=replace(config.model, norm="group"))
     source = open_source(config.data)
     net = build_network(config).double()
-    crops = training_crops(config, source)
+    (crops,) = training_crops(config, source)
     batch = torch.utils.data.default_collate([crops[index] for index in range(7)])
     batch["t"][0] *= -1  # one whose PnP fails
     objective = Objective(config.loss, net, KeypointTable(source.keypoints))

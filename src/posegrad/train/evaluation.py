@@ -12,6 +12,7 @@ from posegrad.data import Instance
 from posegrad.nn import (
     add,
     adds,
+    nearest_symmetric_pose,
     projection_2d,
     recall,
     recall_5cm_5deg,
@@ -19,6 +20,7 @@ from posegrad.nn import (
     translation_error,
 )
 from posegrad.pose import Pose
+from posegrad.projection import project_points
 from posegrad.train.predictor import UNDETECTED, Predictions
 from posegrad.train.source import ObjectModel, Source
 
@@ -55,6 +57,16 @@ def intrinsics(instances: Sequence[Instance]) -> Tensor:
     return torch.from_numpy(np.stack([i.K for i in instances]))
 
 
+def nearest_true_poses(pose: Pose, model: ObjectModel, instances: Sequence[Instance]) -> Pose:
+    """Of the poses that look like the annotated one, that which is nearest to the estimate in the image."""
+    true, K = true_poses(instances), intrinsics(instances)
+    if not model.symmetric:
+        return true
+    keypoints = torch.from_numpy(model.keypoints)
+    symmetries = Pose(*map(torch.from_numpy, model.symmetries))
+    return nearest_symmetric_pose(project_points(keypoints, K, pose), keypoints, K, true, symmetries)
+
+
 def mean_pose(train: Sequence[Instance], test: Sequence[Instance], diameter: float) -> Pose:
     """Baseline that looks at the box only: mean training rotation, depth from the size of the box.
 
@@ -85,7 +97,8 @@ def item_errors(
     """Errors (M,) of poses of one object: ``add`` (and ``adds``, of a symmetric one) and ``translation`` in mm,
     ``rotation`` in degrees, ``projection`` in full-image pixels.
 
-    ADD and projection errors are means over the mesh's vertices (at most 2000 of them, drawn by `seed`).
+    ADD and projection errors are means over the mesh's vertices (at most 2000 of them, drawn by `seed`). Of a symmetric
+    object, all but ADD are from the nearest of the poses that look like the annotated one.
     """
     vertices = model.mesh.vertices
     everything = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
@@ -94,11 +107,12 @@ def item_errors(
         vertices = vertices[np.sort(chosen)]
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float64))
     true = true_poses(instances)
+    nearest = nearest_true_poses(pose, model, instances)
     errors = {
         "add": add(pose, true, points),
-        "rotation": rotation_error_deg(pose, true),
-        "translation": translation_error(pose, true),
-        "projection": projection_2d(pose, true, points, intrinsics(instances)),
+        "rotation": rotation_error_deg(pose, nearest),
+        "translation": translation_error(pose, nearest),
+        "projection": projection_2d(pose, nearest, points, intrinsics(instances)),
     }
     if model.symmetric:
         errors["adds"] = adds(pose, true, points, neighbours=everything)
@@ -110,7 +124,7 @@ def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Inst
 
     Failed items count as wrong, and with an infinite error in the medians; see :func:`item_errors`.
     """
-    errors = item_errors(pose, model, instances, seed)
+    errors, nearest = item_errors(pose, model, instances, seed), nearest_true_poses(pose, model, instances)
     limit = 0.1 * model.diameter
 
     def median(name: str) -> float:
@@ -120,7 +134,7 @@ def measure(pose: Pose, ok: Tensor, model: ObjectModel, instances: Sequence[Inst
     result = {
         "add_01d": 100 * float(recall(errors["add"], limit, ok)),
         "projection_5px": 100 * float(recall(errors["projection"], 5.0, ok)),
-        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, true_poses(instances), cm=MM_PER_CM, ok=ok)),
+        "cm5_deg5": 100 * float(recall_5cm_5deg(pose, nearest, cm=MM_PER_CM, ok=ok)),
         "median_rotation_deg": median("rotation"),
         "median_translation_mm": median("translation"),
         "median_projection_px": median("projection"),
@@ -190,7 +204,8 @@ MEANINGS = {
     "add_or_adds_01d": "ADD-S-0.1d of objects with symmetries, ADD-0.1d of the others",
     "projection_5px": "share of images whose vertices, projected, are off by less than 5 px, on average",
     "cm5_deg5": "share of images with less than 5 cm and 5 degrees of error",
-    "median_rotation_deg": "median angle between the true and the predicted rotation",
+    "median_rotation_deg": "median angle between the true and the predicted rotation; of objects with symmetries, like "
+    "all but ADD, from the nearest of the poses that look the same",
     "median_translation_mm": "median distance between the true and the predicted translation",
     "median_projection_px": "median of the mean distance of the projected vertices, full-image pixels",
     "failed": "share of images without a pose; they count as wrong, and with an infinite error in medians",
