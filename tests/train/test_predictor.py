@@ -160,6 +160,21 @@ def test_predict_on_a_dataset(run: Path, two_objects: Path, tmp_path: Path, caps
     assert float(lines[1].split(",")[-1]) > 0
 
 
+def test_predict_leaves_out_damaged_pictures(run: Path, two_objects: Path, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(two_objects, root)
+    pictures = sorted((root / "test" / "000001" / "rgb").iterdir())
+    pictures[2].write_bytes(pictures[2].read_bytes()[:300])
+    words = ["predict", str(run), str(pictures[0].parent), "--out", str(tmp_path / "out"), "--no-pictures"]
+    assert cli.main(words) == 2
+    assert f"{pictures[2].name}" in (error := capsys.readouterr().err)
+    assert "or pass --skip-bad" in error
+    assert cli.main([*words, "--skip-bad"]) == 0
+    assert f"left out: {pictures[2]}" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "poses.csv").read_text().splitlines()[1:]
+    assert "2" not in {line.split(",")[1] for line in lines}
+
+
 def test_predict_on_other_images(run: Path, two_objects: Path, tmp_path: Path) -> None:
     source = next((two_objects / "test" / "000001" / "rgb").iterdir())
     image = tmp_path / f"frame_12{source.suffix}"

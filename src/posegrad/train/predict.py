@@ -25,6 +25,7 @@ from posegrad.data.plausibility import camera_fault
 from posegrad.optim.status import Status
 from posegrad.train.errors import RunError
 from posegrad.train.evaluation import aligned
+from posegrad.train.feed import or_skip
 from posegrad.train.files import check_writable, write_bytes
 from posegrad.train.frames import (
     Frame,
@@ -69,9 +70,17 @@ def predict(config: PredictConfig) -> Found:
     meshes = _Meshes(config.run)
     lines: list[PoseEstimate] = []
     rows: list[list[str]] = []
+    left_out: list[str] = []
     for frame in images:
         camera = frame_camera(frame) if K is None else K
-        looked, image = boxes.of(frame), load_image(frame.path)
+        looked = boxes.of(frame)
+        try:
+            image = load_image(frame.path)
+        except DatasetError as error:
+            if not config.skip_bad:
+                raise DatasetError(or_skip(str(error))) from error
+            left_out.append(f"left out: {' '.join(str(error).split())}")
+            continue
         _check_size(frame, image, camera, size)
         begin = time.perf_counter()
         found = predictor(
@@ -89,7 +98,7 @@ def predict(config: PredictConfig) -> Found:
             write_bytes(out / _picture_name(frame, images), encode_image(picture, "png"))
     write_poses(out / "poses.csv", lines)
     head = ["image", "object", "score", "x", "y", "z (mm)", "+- (mm)", "status"]
-    ending = [f"{len(lines)} poses in {out / 'poses.csv'}"]
+    ending = [*left_out, f"{len(lines)} poses in {out / 'poses.csv'}"]
     if lens:
         ending.append(
             f"{config.camera}: its distortion ({', '.join(lens)}) was left out: poses are right for photographs that "

@@ -69,6 +69,8 @@ class PredictConfig:
     """Which object is in --box; else the only one that is looked for. None: all that the network knows."""
     pictures: bool = True
     """Draw the poses."""
+    skip_bad: bool = False
+    """Leave out images that cannot be read, and name them; else the first one ends the command."""
     threads: int | None = None
     """CPU threads; None: PyTorch's choice."""
 
