@@ -41,6 +41,16 @@ def test_a_bad_item_is_contained(name: str, solver: Any, adjoint: Any) -> None:
     torch.testing.assert_close(gradient[:1], expected[:1], rtol=1e-12, atol=1e-14)
 
 
+def test_inference_mode_and_its_tensors() -> None:
+    sample = SAMPLES["so3"]
+    expected = sample.solve(sample.data).variable
+    with torch.inference_mode():
+        torch.testing.assert_close(sample.solve(sample.data).variable, expected, rtol=0, atol=0)
+        data, init = sample.data.clone(), sample.init.clone()
+    solution = pg.least_squares(sample.residual, init, data, manifold=sample.manifold)
+    torch.testing.assert_close(solution.variable, expected, rtol=0, atol=0)
+
+
 def test_starts_off_the_manifold_are_a_status() -> None:
     for name, bad in (("so3", -1.0), ("sphere", 2.0), ("positive", -1.0)):
         sample = SAMPLES[name]

@@ -54,6 +54,8 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
     compute = torch.float32 if device.type == "mps" else torch.float64
 
     def cast(leaf: Tensor) -> Tensor:
+        if leaf.is_inference():  # no graph could keep it, not even one of the solver's own
+            leaf = leaf.clone()
         return widened(leaf, compute) if leaf.is_floating_point() else leaf
 
     def flat(leaf: Tensor) -> Tensor:  # a parameter of the loss: a number, or one for each item
