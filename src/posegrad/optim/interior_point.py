@@ -55,25 +55,22 @@ class InteriorPoint:
     def minimise(self, problem: Lagrangian, init: Variable, args: Args) -> Solution:
         """Every item from its start; the answer's variable is a :class:`KKT`.
 
-        Items that get stuck start again: from where they are, or, if that violates constraints, from where the
-        violation's minimum leads, where there is none left.
+        Items that get stuck start again, once: from where they are, or, if that violates constraints, from where the
+        violation's minimum leads, where there is none left. What still does not converge keeps its first verdict.
         """
         found = self._from(problem, init, args)
-        for _ in range(_FURTHER_STARTS):
-            with torch.no_grad():
-                stuck = torch.stack([found.status == int(status) for status in _STUCK]).any(0)
-                if not bool(stuck.any()):
-                    break
-                members = batch.indices(stuck)
-                point, own = batch.take((found.variable.point, args), members)
-                start, fine = restored(problem, point, own, Units.of(problem, point, own))
-                further = self._from(problem, start, own)
-                before = batch.take(found, members)
-                further = replace(further, num_steps=further.num_steps + before.num_steps)
-                ended = further.status
-                better = fine & ((ended == int(Status.CONVERGED)) | (ended == int(Status.MAX_STEPS)))
-                found = batch.put(found, members, batch.where(better, further, before))
-        return found
+        with torch.no_grad():
+            stuck = torch.stack([found.status == int(status) for status in _STUCK]).any(0)
+            if not bool(stuck.any()):
+                return found
+            members = batch.indices(stuck)
+            point, own = batch.take((found.variable.point, args), members)
+            start, fine = restored(problem, point, own, Units.of(problem, point, own))
+            further = self._from(problem, start, own)
+            before = batch.take(found, members)
+            further = replace(further, num_steps=further.num_steps + before.num_steps)
+            better = fine & (further.status == int(Status.CONVERGED))
+            return batch.put(found, members, batch.where(better, further, before))
 
     def _from(self, problem: Lagrangian, init: Variable, args: Args) -> Solution:
         with torch.no_grad():
@@ -100,8 +97,8 @@ class InteriorPoint:
 # In units in which costs, constraints and steps are about 1
 _FIRST_BARRIER, _LAST_BARRIER, _CLOSE_ENOUGH = 0.1, 1e-11, 1e-9
 _TO_THE_BOUNDARY, _HALVINGS = 0.995, 30
-# What an item may be called that got stuck on its way, and how often it starts again.
-_STUCK, _FURTHER_STARTS = (Status.MAX_STEPS, Status.NO_FEASIBLE_POINT, Status.DEPENDENT_CONSTRAINTS), 2
+# What an item may be called that got stuck on its way.
+_STUCK = Status.MAX_STEPS, Status.NO_FEASIBLE_POINT, Status.DEPENDENT_CONSTRAINTS
 # Constraints whose violation has stayed the same for so many steps cannot be satisfied from here.
 _PATIENCE = 10
 
