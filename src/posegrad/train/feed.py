@@ -130,6 +130,13 @@ class Feed:
             {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}, left_out
         )
 
+    def close(self) -> None:
+        """End the workers. PyTorch's handler of signals goes on raising for a dead one until its queue is shut down,
+        which would otherwise be when nothing refers to it any more: not even the traceback of what went wrong."""
+        shut_down = getattr(self._queue, "_shutdown_workers", None)  # there is no public way
+        if shut_down is not None:
+            shut_down()
+
 
 @contextlib.contextmanager
 def killed_workers_told(advice: str) -> Iterator[None]:

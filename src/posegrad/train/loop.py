@@ -89,6 +89,7 @@ def fit(
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
         _threads_beside(loop.workers if config.data.workers is None else 0),
         killed_workers_told(f"with fewer --workers, go on with: {resume_command(recorder.folder)}"),
+        contextlib.closing(loop.feed),
         tqdm(
             total=done.steps,
             initial=done.step,
