@@ -27,7 +27,7 @@ train() { # object, log, options
 export -f train
 export BIN
 # shellcheck disable=SC2086 # one word for each object
-printf '%s\n' $OBJECTS | xargs -P "$JOBS" -I ID bash -c 'train "$@"' _ ID "$OUT/objectID.log" "${options[@]}"
+printf '%s\n' $OBJECTS | xargs -P "$JOBS" -I @ID@ bash -c 'train "$@"' _ @ID@ "$OUT/object@ID@.log" "${options[@]}"
 runs=()
 for object in $OBJECTS; do runs+=("$OUT/object$object"); done
 "$BIN/python" examples/table.py "${runs[@]}"

@@ -1,4 +1,4 @@
-"""Counts what code asks of the host, each of which waits for a device; and an excuse to play one."""
+"""Counts what code asks of the host, where every question waits for the device; lets the CPU play one."""
 
 from collections import Counter
 from typing import Any

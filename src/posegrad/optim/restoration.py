@@ -10,7 +10,8 @@ from posegrad.optim.lagrangian import Lagrangian
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend
 from posegrad.optim.problem import Args, Problem, Quadratic, Variable, value_and_jacobian
 
-# Constraints determine fewer unknowns than there are: of all steps the (nearly) shortest, by this part of the matrix.
+# Constraints determine fewer unknowns than there are: of all steps the (nearly) shortest, in units of steps, by this
+# part of the matrix.
 _RIDGE = 1e-10
 
 
@@ -46,18 +47,20 @@ class _Violation(Problem):
     def retract(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
         return self.problem.problem.retract(variable, delta)
 
+    def near(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
+        return self.problem.problem.near(variable, delta)
+
     def feasible(self, variable: Variable, args: tuple[Args, Units]) -> Bool[Tensor, " B"]:
         return self.problem.problem.feasible(variable, args[0])
 
     def quadratic(self, variable: Variable, args: tuple[Args, Units], *, exact: bool) -> Quadratic:
-        """Of the unit of a step; with Gauss-Newton's matrix in any case, made regular."""
+        """With Gauss-Newton's matrix in any case, made regular."""
         residual, J = value_and_jacobian(
             lambda d: self.residual(self.near(variable, d), args), self.zero(variable)
         )
-        A = J.mT @ J
-        ridge = _RIDGE * A.diagonal(dim1=-2, dim2=-1).amax(-1).clamp(min=1e-30)
-        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        A, square = J.mT @ J, args[1].steps.square()
+        largest = (A.diagonal(dim1=-2, dim2=-1) * square).amax(-1, keepdim=True).clamp(min=1e-30)
         gradient = (J.mT @ residual[..., None]).squeeze(-1)
         cost = 0.5 * residual.square().sum(-1)
         feasible = self.feasible(variable, args) & cost.isfinite()
-        return Quadratic(cost, gradient, A + ridge[:, None, None] * eye, feasible)
+        return Quadratic(cost, gradient, A + torch.diag_embed(_RIDGE * largest / square), feasible)

@@ -89,7 +89,6 @@ def fit(
         _steps_draw_from(config.run.seed, processes.rank) as seeded,
         _threads_beside(loop.workers if config.data.workers is None else 0),
         killed_workers_told(f"with fewer --workers, go on with: {resume_command(recorder.folder)}"),
-        contextlib.closing(loop.feed),
         tqdm(
             total=done.steps,
             initial=done.step,
@@ -98,6 +97,7 @@ def fit(
             dynamic_ncols=True,
             disable=not processes.first,
         ) as bar,
+        contextlib.closing(loop.feed),  # before the bar: a dead worker is told of once, on a line of its own
     ):
         while (batch := loop.next(signals)) is not None:
             seeded(done.step)
