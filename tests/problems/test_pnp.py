@@ -274,3 +274,17 @@ _X, _Z, _K = torch.zeros(5, 2), torch.zeros(5, 3), torch.eye(3)
 def test_wrong_calls_name_the_argument(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_settings_from_numpy_do_what_python_numbers_do(backend: str) -> None:
+    def solve(integer: type, real: type) -> pg.Pose:
+        solver = pg.LevenbergMarquardt(max_steps=integer(20), tolerance=real(2.0**-20))
+        loss = pg.robust.Huber(real(2.0))
+        return pg.solve_pnp(
+            _X, _Z, _K, solver=solver, loss=loss, num_solutions=integer(2), backend=backend
+        ).pose
+
+    expected, found = solve(int, float), solve(np.int64, np.float32)
+    assert torch.equal(found.R, expected.R)
+    assert torch.equal(found.t, expected.t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def symmetry_transforms(info: dict[str, Any], *, max_step: float = 0.01) -> tupl
     >>> R.shape, t.shape
     ((4, 3, 3), (4, 3))
     """
-    if not (isinstance(max_step, int | float) and 0 < max_step < np.inf):
+    if not (isinstance(max_step, Real) and 0 < max_step < np.inf):
         raise ValueError(f"max_step: got {max_step!r}, expected a number > 0 (diameters).")
     R_d, t_d = _discrete(info.get("symmetries_discrete") or [])
     R_c, t_c = _continuous(info.get("symmetries_continuous") or [], max_step)

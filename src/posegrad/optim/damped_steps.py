@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def damped_steps(problem: Problem, init: Variable, args: Args, damping: Damping,
     """
     if not isinstance(problem, Problem):
         raise TypeError(f"problem: got {problem!r}, expected an instance of a pg.Problem")
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
         raise ValueError(f"steps: got {steps!r}, expected an integer >= 0")
     size = _size(init, args)
     start = _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), init)

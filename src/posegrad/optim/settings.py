@@ -1,5 +1,6 @@
 """What is wrong with a number among the settings."""
 
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -7,7 +8,7 @@ def check_count(name: str, value: Any, *, optional: bool = False) -> None:
     """Raise for what is no integer >= 1; True is none."""
     if value is None and optional:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         wanted = "None or an integer" if optional else "an integer"
         raise ValueError(f"{name}: got {value!r}, expected {wanted} >= 1")
 
@@ -16,5 +17,5 @@ def check_positive(name: str, value: Any, *, optional: bool = False) -> None:
     """Raise for what is no number > 0; NaN, True and tensors are none."""
     if value is None and optional:
         return
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+    if not isinstance(value, Real) or isinstance(value, bool) or not float(value) > 0:
         raise ValueError(f"{name}: got {value!r}, expected {'None or a' if optional else 'a'} number > 0")
