@@ -106,6 +106,49 @@ def test_an_empty_batch() -> None:
         assert torch.autograd.grad(loss_of(solution.variable).sum(), data)[0].shape == data.shape
 
 
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().sum(-1)
+
+
+def _outside(x: Tensor, y: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True) - 1
+
+
+@pytest.mark.parametrize("size", [0, 2])
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda x, y, adjoint: pg.least_squares(lambda x, y: x - y, x, y, adjoint=adjoint),
+        lambda x, y, adjoint: pg.minimise(_distance, x, y, adjoint=adjoint),
+        lambda x, y, adjoint: pg.minimise(_distance, x, y, inequality=_outside, adjoint=adjoint),
+    ],
+    ids=["least_squares", "minimise", "constrained"],
+)
+def test_gradients_of_a_batch_without_a_good_item_are_zero(solve: Any, adjoint: Any, size: int) -> None:
+    y = torch.full((size, 3), _NAN, dtype=torch.float64, requires_grad=True)
+    solution = solve(torch.zeros_like(y), y, adjoint)
+    assert solution.status.tolist() == [Status.NOT_FINITE] * size
+    assert bool(solution.variable.isfinite().all())
+    (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
+    assert torch.equal(gradient, torch.zeros_like(y))
+
+
+def test_vmap_over_a_loss_scale_alone() -> None:
+    sample = SAMPLES["euclidean"]
+    scales = torch.tensor([0.5, 0.7], dtype=torch.float64)
+
+    def solve(scale: Tensor) -> Tensor:
+        init = _pytree.tree_map(lambda leaf: leaf[:1], sample.init)
+        loss = pg.robust.Cauchy(scale)
+        return pg.least_squares(
+            sample.residual, init, sample.data[:1], manifold=sample.manifold, loss=loss
+        ).variable
+
+    expected = torch.stack([solve(scale) for scale in scales])
+    torch.testing.assert_close(torch.func.vmap(solve)(scales), expected, rtol=1e-12, atol=1e-13)
+
+
 def test_nothing_to_depend_on() -> None:
     solution = pg.least_squares(lambda x, _: x - 3, torch.zeros(2, 1))
     assert solution.variable.flatten().tolist() == [3.0, 3.0]
@@ -127,6 +170,13 @@ _R = SAMPLES["euclidean"].residual
         (ValueError, "without dimensions", lambda: pg.least_squares(_R, _X, (_Y, torch.tensor(1.0)))),
         (TypeError, "args: got a float", lambda: pg.least_squares(_R, _X, (_Y, 1.0))),
         (TypeError, "init: got dtype torch.int64", lambda: pg.least_squares(_R, _X.long(), _Y)),
+        (ValueError, r"init: got shape \(2, 0\)", lambda: pg.least_squares(_R, _X[:, :0], _Y)),
+        (TypeError, "args: got a tensor of torch.complex64", lambda: pg.least_squares(_R, _X, _Y + 1j)),
+        (TypeError, "args: .* torch.sparse_coo .* use .to_dense", lambda: pg.least_squares(_R, _X, _Y.to_sparse())),
+        (TypeError, "residual: returned torch.float32 for", lambda: pg.least_squares(
+            lambda x, y: x.float(), _X, _Y)),
+        (TypeError, "objective: returned torch.int64", lambda: pg.minimise(
+            lambda x, y: x.long().sum(-1), _X, _Y)),
         (TypeError, "init: got str", lambda: pg.least_squares(_R, "x", _Y)),
         (TypeError, "loss: got float", lambda: pg.least_squares(_R, _X, _Y, loss=1.0)),
         (ValueError, "loss: got a parameter of 3", lambda: pg.least_squares(

@@ -260,3 +260,15 @@ def test_a_bad_item_does_not_stop_conjugate_gradients() -> None:
     torch.testing.assert_close(solution.variable[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-13)
     (gradient,) = torch.autograd.grad(solution.variable.sum(), leaf)
     assert bool((gradient[1] == 0).all() & gradient.isfinite().all())
+
+
+def test_the_gradient_of_a_residual_that_ignores_its_arguments_is_zero() -> None:
+    y = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    for residual in (lambda x, y: x - 1, lambda x, y: (x - 1) * (y * 0 + 1).detach()):
+        solution = pg.least_squares(residual, torch.zeros(2, 3, dtype=torch.float64), y)
+        assert bool(solution.ok.all())
+        (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
+        assert torch.equal(gradient, torch.zeros_like(y))
+    nothing = pg.minimise(lambda x, y: torch.zeros_like(x[:, 0]), torch.ones_like(y), y)
+    assert nothing.status.tolist() == [pg.Status.DEGENERATE] * 2
+    assert torch.equal(torch.autograd.grad(nothing.variable.sum(), y)[0], torch.zeros_like(y))

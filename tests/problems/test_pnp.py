@@ -288,3 +288,15 @@ def test_settings_from_numpy_do_what_python_numbers_do(backend: str) -> None:
     expected, found = solve(int, float), solve(np.int64, np.float32)
     assert torch.equal(found.R, expected.R)
     assert torch.equal(found.t, expected.t)
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+@pytest.mark.parametrize("size", [0, 2])
+def test_gradients_of_a_batch_without_a_good_item_are_zero(
+    size: int, adjoint: pg.Implicit | pg.Unrolled
+) -> None:
+    points2d = torch.full((size, 5, 2), torch.nan, requires_grad=True)
+    solution = pg.solve_pnp(points2d, _Z, _K, adjoint=adjoint)
+    assert solution.status.tolist() == [pg.Status.NOT_FINITE] * size
+    (gradient,) = torch.autograd.grad(solution.pose.t.sum(), points2d)
+    assert torch.equal(gradient, torch.zeros_like(points2d))

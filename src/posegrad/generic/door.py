@@ -62,6 +62,9 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
         return cast(leaf).to(device).reshape(-1)
 
     start = _pytree.tree_map(lambda leaf: cast(leaf.detach()).expand(size, *leaf.shape[1:]), init)
+    if where.dimension(start) == 0:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in starts)
+        raise ValueError(f"init: got shape {shapes}, expected at least one number for every item")
     used: RobustLoss = Squared() if loss is None else _pytree.tree_map(flat, loss)
     for leaf in _pytree.flatten(used)[0]:
         if leaf.shape[0] not in (1, size):
@@ -93,6 +96,10 @@ def _leaves(tree: Any, name: str) -> list[Tensor]:
                 f"{name}: got a {type(leaf).__name__} in it, expected a pytree of tensors; let the function close over "
                 "what is no tensor"
             )
+        if leaf.layout != torch.strided or leaf.is_complex():
+            remedy = "torch.view_as_real" if leaf.is_complex() else ".to_dense()"
+            kind = leaf.dtype if leaf.is_complex() else leaf.layout
+            raise TypeError(f"{name}: got a tensor of {kind} in it, expected dense real tensors; use {remedy}")
         if leaf.ndim == 0:
             raise ValueError(
                 f"{name}: got a tensor without dimensions in it, expected the batch (or 1) in front; use tensor[None]"
