@@ -62,6 +62,9 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
         return cast(leaf).to(device).reshape(-1)
 
     start = _pytree.tree_map(lambda leaf: cast(leaf.detach()).expand(size, *leaf.shape[1:]), init)
+    if where.dimension(start) == 0:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in starts)
+        raise ValueError(f"init: got shape {shapes}, expected at least one number for every item")
     used: RobustLoss = Squared() if loss is None else _pytree.tree_map(flat, loss)
     for leaf in _pytree.flatten(used)[0]:
         if leaf.shape[0] not in (1, size):

@@ -11,7 +11,7 @@ from posegrad import _pytree
 from posegrad.generic.door import Batch, finite_items
 from posegrad.generic.problems import Fit
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attached, harmless
 from posegrad.optim.conjugate_gradients import ConjugateGradients, MatrixFree
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem
@@ -98,6 +98,7 @@ def _unrolled(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Sol
         ok = solution.ok
         donor = ok.to(torch.uint8).argmax(0, keepdim=True) if len(ok) else ok
         fine = len(ok) > 0 and bool(ok.any())
+    solution = replace(solution, variable=attached(solution.variable, args))
     if not fine:
         return solution
     # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN

@@ -100,6 +100,7 @@ class Fit(OnManifold):
                 f"residual: returned shape {tuple(value.shape)} for a batch of {size}, expected ({size}, M), or "
                 f"({size}, N, K) for N blocks of K numbers; all tensors have the batch in front"
             )
+        check_dtype(value, variable, "residual")
         return value[..., None] if value.ndim == 2 else value
 
 
@@ -192,7 +193,18 @@ def values(
             f"{name}: returned shape {tuple(value.shape)} for a batch of {size}, expected {wanted}; all tensors have "
             "the batch in front"
         )
+    check_dtype(value, variable, name)
     return value
+
+
+def check_dtype(value: Tensor, variable: Any, name: str) -> None:
+    """Raise where what a user's function returns has lost the precision of what it was called with."""
+    wanted = _pytree.flatten(variable)[0][0].dtype
+    if torch.promote_types(value.dtype, wanted) != value.dtype:
+        raise TypeError(
+            f"{name}: returned {value.dtype} for a variable of {wanted}, expected {wanted}; cast constants to the "
+            "variable's dtype, not the variable to theirs"
+        )
 
 
 def batch_size(variable: Any) -> int:

@@ -133,7 +133,10 @@ def _pulled(
         return torch.func.vjp(function, *values)[1](cotangent)
     with torch.enable_grad():
         inputs = [value.detach().requires_grad_() for value in values]
-        return torch.autograd.grad(function(*inputs), inputs, cotangent, materialize_grads=True)
+        output = function(*inputs)
+        if not output.requires_grad:  # the slope of a cost that depends on nothing is a constant
+            return tuple(torch.zeros_like(value) for value in values)
+        return torch.autograd.grad(output, inputs, cotangent, materialize_grads=True)
 
 
 def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
@@ -141,6 +144,12 @@ def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
     if leaf.shape[0] != ok.shape[0]:
         return leaf
     return batch.where(ok, leaf, leaf.detach().index_select(0, donor))
+
+
+def attached(variable: Variable, args: Args) -> Variable:
+    """In the graph of the arguments, to which it adds gradients of zero: what failed is in none of its own."""
+    nothing = [leaf[:0].sum() for leaf in _pytree.flatten(args)[0] if leaf.is_floating_point()]
+    return _pytree.tree_map(lambda leaf: sum(nothing, leaf), variable)
 
 
 def tangent_response(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from posegrad import _pytree
 from posegrad.cameras import Camera, as_camera
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, attached
 from posegrad.optim.compiling import uncompiled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
 from posegrad.optim.minimiser import minimiser
@@ -214,7 +214,7 @@ def _unrolled(args: Correspondences, hints: Hints, search: Search) -> Solution:
     start = form.moved(start, neutral_pose(form.pose(start), ok))
     state = descend(form.problem, start, args, settings, max_steps=settings.max_steps)
     variable = finish(form.problem, state, args, settings).variable
-    return replace(solution, variable=batch.where(ok, variable, solution.variable))
+    return replace(solution, variable=batch.where(ok, variable, attached(solution.variable, args)))
 
 
 def _collinear(data: Correspondences, units: Units, dtype: torch.dtype) -> Bool[Tensor, " B"]:
