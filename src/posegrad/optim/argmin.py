@@ -70,7 +70,7 @@ def argmin_layer(
         sizes = {leaf.shape[0] for leaf in _pytree.tree_flatten(args)[0]} - {1}
         if sizes and finite.shape[0] not in sizes:
             raise ValueError(
-                f"solve returned a batch of {finite.shape[0]} for args with one of {max(sizes)}, expected as many answers"
+                f"solve returned a batch of {finite.shape[0]} for args of {max(sizes)}, expected as many answers"
             )
         if isinstance(problem, Lagrangian):
             units = Units.of(problem, start, args)
