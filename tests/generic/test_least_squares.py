@@ -260,3 +260,22 @@ def test_a_bad_item_does_not_stop_conjugate_gradients() -> None:
     torch.testing.assert_close(solution.variable[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-13)
     (gradient,) = torch.autograd.grad(solution.variable.sum(), leaf)
     assert bool((gradient[1] == 0).all() & gradient.isfinite().all())
+
+
+def test_conjugate_gradients_give_no_gradient_along_what_the_data_leave_open() -> None:
+    """Three equations, two items of six unknowns each, the second with what is missing: divided by nothing, 1e15."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(2, 3, 6, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    more = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+
+    def residual(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([(A @ x[..., None]).squeeze(-1) - y, more * x], -1)
+
+    init = torch.zeros(2, 6, dtype=torch.float64)
+    solution = pg.least_squares(residual, init, y, solver=pg.ConjugateGradients())
+    gradient = torch.autograd.grad(solution.variable.sum(), y)[0]
+    dense = pg.least_squares(residual, init, y)
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(dense.variable.sum(), y)[0], rtol=1e-9, atol=1e-12
+    )
