@@ -238,8 +238,8 @@ def solve_by_cg(
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
     """Conjugate gradients for a batch of positive definite systems, to a relative residual.
 
-    An item that meets a direction of negative curvature, or of less than ``flat`` times the largest, ends before it, with what it has (or the right-hand side
-    itself); the second answer says which have met none.
+    An item that meets a direction of negative curvature, or of less than ``flat`` times the largest, ends before it,
+    with what it has (or the right-hand side itself); the second answer says which have met none.
     """
     u, residual, direction = torch.zeros_like(rhs), rhs, rhs
     square = residual.square().sum(-1)
