@@ -106,34 +106,6 @@ def test_an_empty_batch() -> None:
         assert torch.autograd.grad(loss_of(solution.variable).sum(), data)[0].shape == data.shape
 
 
-def _distance(x: Tensor, y: Tensor) -> Tensor:
-    return (x - y).square().sum(-1)
-
-
-def _outside(x: Tensor, y: Tensor) -> Tensor:
-    return x.square().sum(-1, keepdim=True) - 1
-
-
-@pytest.mark.parametrize("size", [0, 2])
-@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
-@pytest.mark.parametrize(
-    "solve",
-    [
-        lambda x, y, adjoint: pg.least_squares(lambda x, y: x - y, x, y, adjoint=adjoint),
-        lambda x, y, adjoint: pg.minimise(_distance, x, y, adjoint=adjoint),
-        lambda x, y, adjoint: pg.minimise(_distance, x, y, inequality=_outside, adjoint=adjoint),
-    ],
-    ids=["least_squares", "minimise", "constrained"],
-)
-def test_gradients_of_a_batch_without_a_good_item_are_zero(solve: Any, adjoint: Any, size: int) -> None:
-    y = torch.full((size, 3), _NAN, dtype=torch.float64, requires_grad=True)
-    solution = solve(torch.zeros_like(y), y, adjoint)
-    assert solution.status.tolist() == [Status.NOT_FINITE] * size
-    assert bool(solution.variable.isfinite().all())
-    (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
-    assert torch.equal(gradient, torch.zeros_like(y))
-
-
 def test_vmap_over_a_loss_scale_alone() -> None:
     sample = SAMPLES["euclidean"]
     scales = torch.tensor([0.5, 0.7], dtype=torch.float64)
@@ -156,6 +128,44 @@ def test_nothing_to_depend_on() -> None:
     assert solution.variable.flatten().tolist() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+@pytest.mark.parametrize("inequality", [None, lambda x, y: x - 5], ids=["free", "bounded"])
+def test_a_batch_in_which_everything_fails_has_gradients_of_zero(adjoint: Any, inequality: Any) -> None:
+    init, y = torch.zeros(1, 2), torch.full((2, 2), _NAN, requires_grad=True)
+    given = torch.ones(2, 2, requires_grad=True)
+    for data, size in ((y, 2), (given, 2), (given[:0], 0)):
+        # the second is degenerate: the answer is on a line
+        solutions = [
+            pg.minimise(
+                lambda x, y: (x[:, :1] - y).square().sum(-1),
+                init,
+                data,
+                inequality=inequality,
+                adjoint=adjoint,
+            )
+        ]
+        if inequality is None:
+            solutions.append(pg.least_squares(lambda x, y: x[:, :1] - y, init, data, adjoint=adjoint))
+        for solution in solutions:
+            assert not bool(solution.ok.any())
+            assert solution.status.shape == (size,)
+            gradient = torch.autograd.grad(solution.variable.sum(), data)[0]
+            torch.testing.assert_close(gradient, torch.zeros(size, 2))
+
+
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+def test_a_cost_that_depends_on_nothing_has_gradients_of_zero(adjoint: Any) -> None:
+    y = torch.ones(2, 2, requires_grad=True)
+    for cost in (
+        lambda x, y: y.sum(-1),
+        lambda x, y: torch.zeros_like(x[:, 0]),
+        lambda x, y: x.square().sum(-1),
+    ):
+        solution = pg.minimise(cost, torch.zeros(1, 2), y, adjoint=adjoint)
+        gradient = torch.autograd.grad(solution.variable.sum(), y)[0]
+        torch.testing.assert_close(gradient, torch.zeros(2, 2))
+
+
 _X, _Y = torch.ones(2, 2), torch.ones(2, 6)
 _R = SAMPLES["euclidean"].residual
 
@@ -170,11 +180,8 @@ _R = SAMPLES["euclidean"].residual
         (ValueError, "without dimensions", lambda: pg.least_squares(_R, _X, (_Y, torch.tensor(1.0)))),
         (TypeError, "args: got a float", lambda: pg.least_squares(_R, _X, (_Y, 1.0))),
         (TypeError, "init: got dtype torch.int64", lambda: pg.least_squares(_R, _X.long(), _Y)),
-        (ValueError, r"init: got shape \(2, 0\)", lambda: pg.least_squares(_R, _X[:, :0], _Y)),
         (TypeError, "args: got a tensor of torch.complex64", lambda: pg.least_squares(_R, _X, _Y + 1j)),
         (TypeError, "args: .* torch.sparse_coo .* use .to_dense", lambda: pg.least_squares(_R, _X, _Y.to_sparse())),
-        (TypeError, "residual: returned torch.float32 for", lambda: pg.least_squares(
-            lambda x, y: x.float(), _X, _Y)),
         (TypeError, "objective: returned torch.int64", lambda: pg.minimise(
             lambda x, y: x.long().sum(-1), _X, _Y)),
         (TypeError, "init: got str", lambda: pg.least_squares(_R, "x", _Y)),
@@ -196,6 +203,11 @@ _R = SAMPLES["euclidean"].residual
         (ValueError, "Implicit.max_gain: got 'a', expected None or a", lambda: pg.Implicit(max_gain="a")),
         (TypeError, r"expected pg.InteriorPoint\(...\) with constraints", lambda: pg.minimise(
             _R, _X, _Y, equality=_R, solver=pg.Newton())),
+        (TypeError, "residual: returned torch.float32 for a variable of torch.float64", lambda: pg.least_squares(
+            lambda x, y: x.float(), _X, _Y)),
+        (TypeError, "inequality: returned torch.int64", lambda: pg.minimise(
+            lambda x, y: x.sum(-1), _X, _Y, inequality=lambda x, y: (x > 1).long())),
+        (ValueError, r"init: got shape \(2, 0\)", lambda: pg.least_squares(_R, _X[:, :0], _Y)),
         (ValueError, r"objective: returned shape \(2, 2\)", lambda: pg.minimise(lambda x, y: x, _X, _Y)),
         (ValueError, r"equality: returned shape \(2,\)", lambda: pg.minimise(
             lambda x, y: x.sum(-1), _X, _Y, equality=lambda x, y: x.sum(-1))),

@@ -269,6 +269,22 @@ def test_the_gradient_of_a_residual_that_ignores_its_arguments_is_zero() -> None
         assert bool(solution.ok.all())
         (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
         assert torch.equal(gradient, torch.zeros_like(y))
-    nothing = pg.minimise(lambda x, y: torch.zeros_like(x[:, 0]), torch.ones_like(y), y)
-    assert nothing.status.tolist() == [pg.Status.DEGENERATE] * 2
-    assert torch.equal(torch.autograd.grad(nothing.variable.sum(), y)[0], torch.zeros_like(y))
+
+
+def test_conjugate_gradients_give_no_gradient_along_what_the_data_leave_open() -> None:
+    """Three equations, two items of six unknowns each, the second with what is missing: divided by nothing, 1e15."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(2, 3, 6, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    more = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+
+    def residual(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([(A @ x[..., None]).squeeze(-1) - y, more * x], -1)
+
+    init = torch.zeros(2, 6, dtype=torch.float64)
+    solution = pg.least_squares(residual, init, y, solver=pg.ConjugateGradients())
+    gradient = torch.autograd.grad(solution.variable.sum(), y)[0]
+    dense = pg.least_squares(residual, init, y)
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(dense.variable.sum(), y)[0], rtol=1e-9, atol=1e-12
+    )

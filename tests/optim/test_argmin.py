@@ -131,6 +131,8 @@ def test_a_wrong_solver_is_named() -> None:
         pg.argmin_layer(lambda y: np.ones((6, 2)), Exponential())(y)
     with pytest.raises(TypeError, match=r"solve returned dtype torch\.int64"):
         pg.argmin_layer(lambda y: torch.ones(6, 2, dtype=torch.int64), Exponential())(y)
+    with pytest.raises(ValueError, match="solve returned a batch of 1 for args of 6"):
+        pg.argmin_layer(lambda y: torch.ones(1, 2), Exponential())(y)
     with pytest.raises(TypeError, match="args: got a float"):
         pg.argmin_layer(lambda y: y, Exponential())({"y": y, "scale": 1.0})
     with pytest.raises(TypeError, match="a black box cannot be unrolled"):

@@ -208,3 +208,10 @@ def test_a_camera_of_each_view_and_a_focal_length_are_calibrations_of_one_view()
             image_size=SIZE,
         )
         torch.testing.assert_close(one.camera.params[0], single.focal[i], rtol=1e-10, atol=0)
+
+
+def test_no_point_at_all_is_a_status() -> None:
+    points2d = torch.zeros(2, 0, 2, requires_grad=True)
+    solution = pg.estimate_focal(points2d, torch.zeros(2, 0, 3), image_size=(640, 480))
+    assert solution.status.tolist() == [pg.Status.TOO_FEW_POINTS] * 2
+    assert torch.autograd.grad(solution.focal.sum(), points2d)[0].shape == (2, 0, 2)

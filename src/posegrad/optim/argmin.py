@@ -67,6 +67,11 @@ def argmin_layer(
 
     def solved(args: Args, _: None) -> Solution:
         start, finite = _checked(solve(args))
+        sizes = {leaf.shape[0] for leaf in _pytree.tree_flatten(args)[0]} - {1}
+        if sizes and finite.shape[0] not in sizes:
+            raise ValueError(
+                f"solve returned a batch of {finite.shape[0]} for args of {max(sizes)}, expected as many answers"
+            )
         if isinstance(problem, Lagrangian):
             units = Units.of(problem, start, args)
             near = from_point(problem, start, args, units)

@@ -29,7 +29,8 @@ class ConjugateGradients:
     Levenberg-Marquardt steps ``(J^T J + damping s I) delta = -g``, then Newton steps with the exact Hessian, each
     solved by conjugate gradients from Jacobian-vector products; the implicit gradient's system likewise. A minimum is
     told from a saddle point only along the directions that the iterations take. The solution's ``hessian`` is empty,
-    (B, 0, 0); its gradient can be taken in reverse mode, once.
+    (B, 0, 0); its gradient can be taken in reverse mode, once,
+    and is zero where it meets a direction that the data leave open.
 
     Args:
         max_steps: most steps of an item from one start, >= 1.
@@ -195,7 +196,10 @@ class MatrixFree(Problem):
         with torch.no_grad():
             _, apply = linearised(self.problem, variable, args, exact=exact)
             iterations = self.settings._iterations(rhs)
-            u = solve_by_cg(apply, torch.where(ok[:, None], rhs, 0.0), iterations, 1e-14)[0]
+            flat = 8 * torch.finfo(rhs.dtype).eps
+            u, regular = solve_by_cg(apply, torch.where(ok[:, None], rhs, 0.0), iterations, 1e-14, flat)
+            # along a direction that the data leave open the response is rounding, divided by rounding
+            u = torch.where(regular[:, None], u, 0.0)
         return _Once.apply(u, rhs, *_pytree.flatten((variable, args))[0])
 
 
@@ -230,30 +234,32 @@ def linearised(problem: Problem, variable: Variable, args: Args, *, exact: bool)
 
 
 def solve_by_cg(
-    apply: Product, rhs: Float[Tensor, "B D"], max_iterations: int, tolerance: float
+    apply: Product, rhs: Float[Tensor, "B D"], max_iterations: int, tolerance: float, flat: float = 0.0
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
     """Conjugate gradients for a batch of positive definite systems, to a relative residual.
 
-    An item that meets a direction of negative curvature ends before it, with what it has (or the right-hand side
-    itself); the second answer says which have met none.
+    An item that meets a direction of negative curvature, or of less than ``flat`` times the largest, ends before it,
+    with what it has (or the right-hand side itself); the second answer says which have met none.
     """
     u, residual, direction = torch.zeros_like(rhs), rhs, rhs
     square = residual.square().sum(-1)
     goal, convex = tolerance**2 * square, torch.ones_like(square, dtype=torch.bool)
     tiny = torch.finfo(rhs.dtype).tiny
-    live = square > goal.clamp(min=tiny)
+    live, largest = square > goal.clamp(min=tiny), torch.zeros_like(square)
     for number in range(max_iterations):
         if number % 8 == 0 and not bool(live.any()):
             break
         product = apply(direction)
         curvature = (direction * product).sum(-1)
-        bent = live & ~(curvature > 0)
+        length = direction.square().sum(-1)
+        largest = torch.maximum(largest, curvature / length.clamp(min=tiny))
+        bent = live & ~(curvature > flat * largest * length)
         convex = convex & ~bent
         if number == 0:
             u = torch.where(bent[:, None], rhs, u)
         live = live & ~bent
-        length = torch.where(live, square / torch.where(live, curvature, 1.0), 0.0)[:, None]
-        u, residual = u + length * direction, residual - length * product
+        part = torch.where(live, square / torch.where(live, curvature, 1.0), 0.0)[:, None]
+        u, residual = u + part * direction, residual - part * product
         new = residual.square().sum(-1)
         ratio = torch.where(live, new / square.clamp(min=tiny), 0.0)[:, None]
         direction = torch.where(live[:, None], residual + ratio * direction, direction)
