@@ -10,6 +10,7 @@ import torch
 
 from posegrad import cli
 from posegrad.data import CropDataset, Mesh, load_mesh
+from posegrad.data.errors import DatasetError
 from posegrad.data.mesh import encode_ply
 from posegrad.train import DataConfig, TrainConfig, open_source
 from posegrad.train.errors import RunError
@@ -61,8 +62,10 @@ def test_another_mesh_or_object_is_one_line(dataset: Path, renders: Path) -> Non
     for item in (item for frame in frames.values() for item in frame):
         item["obj_id"] = 3
     scene.write_text(json.dumps(frames))
-    with pytest.raises(RunError, match=r"has objects \[3\], none of \[1\]"):
+    with pytest.raises(RunError, match=r"has objects \[3\], none of \[1\]: leave it out, or"):
         open_source(DataConfig(root=dataset, keypoints=8, extra_data=(renders,)))
+    with pytest.raises(DatasetError, match=r"No dataset folder .*: pass with --extra-data where it is now"):
+        open_source(DataConfig(root=dataset, keypoints=8, extra_data=(renders / "absent",)))
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from posegrad.data.errors import DatasetError, DatasetFileError
 
 
 def load_image(path: str | Path) -> np.ndarray:
-    """Reads a picture as (H, W, 3) uint8 RGB.
+    """Reads a picture as (H, W, 3) uint8 RGB; of 16 bits the upper 8.
 
     Raises:
-        DatasetError: truncated or not a picture; DatasetFileError (also a FileNotFoundError): no such file.
+        DatasetError: truncated, not a picture, or of numbers without a known white; DatasetFileError (also a
+            FileNotFoundError): no such file.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -27,7 +28,7 @@ def load_image(path: str | Path) -> np.ndarray:
     try:
         # Pillow, not OpenCV, which fills the missing part of a truncated JPEG with grey and says nothing.
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return _rgb(image)
     except FileNotFoundError:
         raise DatasetFileError(
             f"No image {path}: restore it, or list only existing frames in the split."
@@ -36,6 +37,15 @@ def load_image(path: str | Path) -> np.ndarray:
         raise DatasetError(
             f"{path} is truncated or not an image ({error}): copy it again or drop the frame from the split."
         ) from error
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    # Pillow converts 16-bit grey by cutting off all above 255, so that nearly everything turns white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} instead of 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
 
 
 def encode_image(image: np.ndarray, suffix: str, *, jpeg_quality: int = 95) -> bytes:

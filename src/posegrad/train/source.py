@@ -130,10 +130,13 @@ def _extra(config: DataConfig, models: Mapping[int, ObjectModel]) -> list[Instan
     """Training instances of further datasets, which may have some of the objects only."""
     found: list[Instance] = []
     for root in config.extra_data:
-        dataset = BopDataset(root, _folder(root, "train"))
+        dataset = BopDataset(root, _folder(root, "train", "--extra-data"))
         shared = sorted(set(models) & set(dataset.object_ids))
         if not shared:
-            raise RunError(f"--extra-data {root}: has objects {dataset.object_ids}, none of {sorted(models)}")
+            raise RunError(
+                f"--extra-data {root}: has objects {dataset.object_ids}, none of {sorted(models)}: "
+                "leave it out, or render it with the ids of --data (`posegrad data render --object`)"
+            )
         for object_id in shared:
             _check_same(models[object_id], dataset)
             found += dataset.instances(
@@ -196,9 +199,9 @@ def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str
     return found
 
 
-def _folder(root: Path, wanted: str) -> str:
+def _folder(root: Path, wanted: str, option: str = "--data") -> str:
     if not Path(root).is_dir():
-        raise DatasetError(f"No dataset folder {root}: pass with --data where it is now.")
+        raise DatasetError(f"No dataset folder {root}: pass with {option} where it is now.")
     present = sorted({p.parent.parent.name for p in Path(root).glob("*/*/scene_gt.json")})
     if wanted in present or len(present) != 1:
         return wanted
