@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posegrad import cli
-from posegrad.data import CropDataset, Mesh, load_mesh
+from posegrad.data import CropDataset, DatasetError, Mesh, load_mesh
 from posegrad.data.mesh import encode_ply
 from posegrad.train import DataConfig, TrainConfig, open_source
 from posegrad.train.errors import RunError
@@ -63,6 +63,23 @@ def test_another_mesh_or_object_is_one_line(dataset: Path, renders: Path) -> Non
     scene.write_text(json.dumps(frames))
     with pytest.raises(RunError, match=r"has objects \[3\], none of \[1\]"):
         open_source(DataConfig(root=dataset, keypoints=8, extra_data=(renders,)))
+
+
+def test_held_out_images_among_them_are_refused(dataset: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": [0, 1, 2], "test": [3, 4]}))
+    link = tmp_path / "elsewhere"
+    link.symlink_to(dataset)
+    for root in (dataset, link):
+        with pytest.raises(
+            RunError, match=r"--extra-data \S+: has 2 of the held-out images, \S+/000003\.jpg"
+        ):
+            open_source(DataConfig(root=dataset, split=split, keypoints=8, extra_data=(root,)))
+
+
+def test_a_folder_that_is_not_there_is_named_with_its_option(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"No dataset folder \S+/gone: pass with --extra-data"):
+        open_source(DataConfig(root=dataset, keypoints=8, extra_data=(tmp_path / "gone",)))
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -123,22 +123,29 @@ def open_source(config: DataConfig, keypoints: Mapping[int, np.ndarray] | None =
     listed = f"object{'s' if len(object_ids) > 1 else ''} {', '.join(map(str, object_ids))}"
     name = f"{Path(root).name}, {listed}"
     models = _models(train_set, object_ids, config, keypoints)
-    return Source(name, train, test, models, _extra(config, models))
+    return Source(name, train, test, models, _extra(config, models, test))
 
 
-def _extra(config: DataConfig, models: Mapping[int, ObjectModel]) -> list[Instance]:
+def _extra(config: DataConfig, models: Mapping[int, ObjectModel], test: list[Instance]) -> list[Instance]:
     """Training instances of further datasets, which may have some of the objects only."""
     found: list[Instance] = []
+    held_out = {item.image_path.resolve() for item in test} if config.extra_data else set()
     for root in config.extra_data:
-        dataset = BopDataset(root, _folder(root, "train"))
+        dataset = BopDataset(root, _folder(root, "train", "extra-data"))
         shared = sorted(set(models) & set(dataset.object_ids))
         if not shared:
             raise RunError(f"--extra-data {root}: has objects {dataset.object_ids}, none of {sorted(models)}")
         for object_id in shared:
             _check_same(models[object_id], dataset)
-            found += dataset.instances(
+            instances = dataset.instances(
                 object_id, min_visibility=config.min_visibility, allow_missing=config.skip_bad
             )
+            if seen := held_out & {item.image_path.resolve() for item in instances}:
+                raise RunError(
+                    f"--extra-data {root}: has {len(seen)} of the held-out images, {min(seen)} for one: "
+                    "pass a folder without them, or the numbers would be those of images that were trained on"
+                )
+            found += instances
     return found
 
 
@@ -196,9 +203,9 @@ def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str
     return found
 
 
-def _folder(root: Path, wanted: str) -> str:
+def _folder(root: Path, wanted: str, option: str = "data") -> str:
     if not Path(root).is_dir():
-        raise DatasetError(f"No dataset folder {root}: pass with --data where it is now.")
+        raise DatasetError(f"No dataset folder {root}: pass with --{option} where it is now.")
     present = sorted({p.parent.parent.name for p in Path(root).glob("*/*/scene_gt.json")})
     if wanted in present or len(present) != 1:
         return wanted
