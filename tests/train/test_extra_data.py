@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from posegrad import cli
-from posegrad.data import CropDataset, Mesh, load_mesh
-from posegrad.data.errors import DatasetError
+from posegrad.data import CropDataset, DatasetError, Mesh, load_mesh
 from posegrad.data.mesh import encode_ply
 from posegrad.train import DataConfig, TrainConfig, open_source
 from posegrad.train.errors import RunError
@@ -66,6 +65,18 @@ def test_another_mesh_or_object_is_one_line(dataset: Path, renders: Path) -> Non
         open_source(DataConfig(root=dataset, keypoints=8, extra_data=(renders,)))
     with pytest.raises(DatasetError, match=r"No dataset folder .*: pass with --extra-data where it is now"):
         open_source(DataConfig(root=dataset, keypoints=8, extra_data=(renders / "absent",)))
+
+
+def test_held_out_images_among_them_are_refused(dataset: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": [0, 1, 2], "test": [3, 4]}))
+    link = tmp_path / "elsewhere"
+    link.symlink_to(dataset)
+    for root in (dataset, link):
+        with pytest.raises(
+            RunError, match=r"--extra-data \S+: has 2 of the held-out images, \S+/000003\.jpg"
+        ):
+            open_source(DataConfig(root=dataset, split=split, keypoints=8, extra_data=(root,)))
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Checkpoint:
         if data != self.data:
             raise RunError(
                 f"{self.path}: the training images, their annotations or the keypoints are not those of the run: "
-                "restore them, or start anew with --overwrite"
+                "restore them, or start anew without --resume, with --overwrite"
             )
 
     def restore(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -139,4 +139,6 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _unusable(path: Path, reason: str) -> RunError:
-    return RunError(f"{path}: {reason}; put a good copy there, or start anew with --overwrite")
+    return RunError(
+        f"{path}: {reason}; put a good copy there, or start anew without --resume, with --overwrite"
+    )

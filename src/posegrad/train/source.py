@@ -123,12 +123,13 @@ def open_source(config: DataConfig, keypoints: Mapping[int, np.ndarray] | None =
     listed = f"object{'s' if len(object_ids) > 1 else ''} {', '.join(map(str, object_ids))}"
     name = f"{Path(root).name}, {listed}"
     models = _models(train_set, object_ids, config, keypoints)
-    return Source(name, train, test, models, _extra(config, models))
+    return Source(name, train, test, models, _extra(config, models, test))
 
 
-def _extra(config: DataConfig, models: Mapping[int, ObjectModel]) -> list[Instance]:
+def _extra(config: DataConfig, models: Mapping[int, ObjectModel], test: list[Instance]) -> list[Instance]:
     """Training instances of further datasets, which may have some of the objects only."""
     found: list[Instance] = []
+    held_out = {item.image_path.resolve() for item in test} if config.extra_data else set()
     for root in config.extra_data:
         dataset = BopDataset(root, _folder(root, "train", "--extra-data"))
         shared = sorted(set(models) & set(dataset.object_ids))
@@ -139,9 +140,15 @@ def _extra(config: DataConfig, models: Mapping[int, ObjectModel]) -> list[Instan
             )
         for object_id in shared:
             _check_same(models[object_id], dataset)
-            found += dataset.instances(
+            instances = dataset.instances(
                 object_id, min_visibility=config.min_visibility, allow_missing=config.skip_bad
             )
+            if seen := held_out & {item.image_path.resolve() for item in instances}:
+                raise RunError(
+                    f"--extra-data {root}: has {len(seen)} of the held-out images, {min(seen)} for one: "
+                    "pass a folder without them, or the numbers would be those of images that were trained on"
+                )
+            found += instances
     return found
 
 
