@@ -106,6 +106,21 @@ def test_an_empty_batch() -> None:
         assert torch.autograd.grad(loss_of(solution.variable).sum(), data)[0].shape == data.shape
 
 
+@pytest.mark.parametrize("size", [0, 2])
+@pytest.mark.parametrize("adjoint", [pg.Implicit(), pg.Unrolled()])
+def test_where_every_item_fails_the_gradient_is_zero_not_missing(adjoint: Any, size: int) -> None:
+    data = torch.full((size, 3), _NAN).requires_grad_()
+    init = torch.ones(size, 3)
+    for solution in (
+        pg.least_squares(lambda x, y: x - y, init, data, adjoint=adjoint),
+        pg.minimise(lambda x, y: (x - y).square().sum(-1), init, data, adjoint=adjoint),
+        pg.minimise(lambda x, y: y.sum(-1), init, data, inequality=lambda x, _: x - 1, adjoint=adjoint),
+    ):
+        assert solution.status.tolist() == [Status.NOT_FINITE] * size
+        assert bool(solution.variable.isfinite().all())
+        assert bool((torch.autograd.grad(solution.variable.sum(), data)[0] == 0).all())
+
+
 def test_nothing_to_depend_on() -> None:
     solution = pg.least_squares(lambda x, _: x - 3, torch.zeros(2, 1))
     assert solution.variable.flatten().tolist() == [3.0, 3.0]

@@ -11,7 +11,7 @@ from posegrad import _pytree
 from posegrad.generic.door import Batch, finite_items
 from posegrad.generic.problems import Fit
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless, unmoved
 from posegrad.optim.conjugate_gradients import ConjugateGradients, MatrixFree
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.problem import Args, Problem
@@ -27,11 +27,11 @@ class Hints(NamedTuple):
     verdict: Int[Tensor, " B"]
 
     def for_all(self, args: Args) -> "Hints":
-        """Of as many items as the arguments have: under vmap these may be more than the call had."""
-        size = max((len(leaf) for leaf in _pytree.flatten(args)[0]), default=1)
-        if len(self.verdict) != 1 or size == 1:
-            return self
-        return _pytree.tree_map(lambda leaf: leaf.expand(size, *leaf.shape[1:]), self)
+        """Of as many items as there are: under vmap arguments, or a part of the hints, have more than the call had."""
+        size = max(len(leaf) for leaf in _pytree.flatten((args, self))[0])
+        return _pytree.tree_map(
+            lambda leaf: leaf.expand(size, *leaf.shape[1:]) if len(leaf) == 1 else leaf, self
+        )
 
 
 def check_adjoint(adjoint: Any) -> None:
@@ -99,7 +99,7 @@ def _unrolled(problem: Problem, solver: Solver, args: Args, hints: Hints) -> Sol
         donor = ok.to(torch.uint8).argmax(0, keepdim=True) if len(ok) else ok
         fine = len(ok) > 0 and bool(ok.any())
     if not fine:
-        return solution
+        return replace(solution, variable=unmoved(solution.variable, args))
     # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
     args, start = (
         _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), tree) for tree in (args, hints.start)

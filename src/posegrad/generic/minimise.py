@@ -14,7 +14,7 @@ from posegrad.generic.layer import Hints, check_adjoint, hand_back, judged, solv
 from posegrad.generic.problems import Objective, checked
 from posegrad.manifolds import Manifold
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, harmless, unmoved
 from posegrad.optim.compiling import uncompiled
 from posegrad.optim.conjugate_gradients import ConjugateGradients
 from posegrad.optim.constrained import Units, answer, unrolled
@@ -136,8 +136,10 @@ def _unrolled(problem: Lagrangian, solver: InteriorPoint, args: Args, hints: Hin
         constants = _pytree.tree_map(Tensor.detach, args)
         solution = _solve(problem, solver, constants, hints)
         ok = solution.ok
-        if not len(ok) or not bool(ok.any()):
-            return solution
+        fine = len(ok) > 0 and bool(ok.any())
+    if not fine:
+        return replace(solution, variable=unmoved(solution.variable, args))
+    with torch.no_grad():
         donor = ok.to(torch.uint8).argmax(0, keepdim=True)
         near = _pytree.tree_map(lambda leaf: harmless(leaf, ok, donor), solution.variable)
         units = Units.of(problem, near.point, constants)

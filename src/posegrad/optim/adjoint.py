@@ -133,7 +133,10 @@ def _pulled(
         return torch.func.vjp(function, *values)[1](cotangent)
     with torch.enable_grad():
         inputs = [value.detach().requires_grad_() for value in values]
-        return torch.autograd.grad(function(*inputs), inputs, cotangent, materialize_grads=True)
+        value = function(*inputs)
+        if not value.requires_grad:  # it depends on none of them
+            return tuple(torch.zeros_like(given) for given in values)
+        return torch.autograd.grad(value, inputs, cotangent, materialize_grads=True)
 
 
 def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
@@ -141,6 +144,15 @@ def harmless(leaf: Tensor, ok: Bool[Tensor, " B"], donor: Tensor) -> Tensor:
     if leaf.shape[0] != ok.shape[0]:
         return leaf
     return batch.where(ok, leaf, leaf.detach().index_select(0, donor))
+
+
+def unmoved(variable: Variable, args: Args) -> Variable:
+    """What failed, joined to the graph of the arguments: their gradient is zero, not missing."""
+    parts = [leaf.sum() for leaf in _pytree.flatten(args)[0] if leaf.is_floating_point()]
+    if not parts:
+        return variable
+    total = torch.stack(parts).sum()  # NaN, where an argument is
+    return _pytree.tree_map(lambda leaf: torch.where(torch.zeros_like(leaf) > 0, total, leaf), variable)
 
 
 def tangent_response(

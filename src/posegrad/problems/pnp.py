@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from posegrad import _pytree
 from posegrad.cameras import Camera, as_camera
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled
+from posegrad.optim.adjoint import Adjoint, Implicit, Unrolled, unmoved
 from posegrad.optim.compiling import uncompiled
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt, descend, finish
 from posegrad.optim.minimiser import minimiser
@@ -209,6 +209,8 @@ def _unrolled(args: Correspondences, hints: Hints, search: Search) -> Solution:
     with torch.no_grad():
         start, solution = search.from_start(_pytree.tree_map(Tensor.detach, args), hints)
         ok = solution.ok
+    if not len(ok):  # no step is taken that could carry a graph
+        return replace(solution, variable=unmoved(solution.variable, args))
     # what failed may be infinite: it must not enter the graph, where zero times infinity is NaN
     args = form.replace_data(args, neutral_data(form.data(args), ok))
     start = form.moved(start, neutral_pose(form.pose(start), ok))
