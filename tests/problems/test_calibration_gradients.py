@@ -208,3 +208,15 @@ def test_a_camera_of_each_view_and_a_focal_length_are_calibrations_of_one_view()
             image_size=SIZE,
         )
         torch.testing.assert_close(one.camera.params[0], single.focal[i], rtol=1e-10, atol=0)
+
+
+def test_an_empty_batch_unrolled_has_an_empty_gradient() -> None:
+    x, z = torch.zeros(0, 3, 48, 2, requires_grad=True), torch.rand(48, 3)
+    solution = pg.calibrate_camera(x, z, image_size=SIZE, adjoint=pg.Unrolled())
+    assert torch.autograd.grad(solution.camera.params.sum(), x)[0].shape == x.shape
+    x = x.flatten(0, 1).detach().requires_grad_()
+    for pose in (
+        pg.solve_pnp(x, z, torch.eye(3), adjoint=pg.Unrolled()).pose,
+        pg.estimate_focal(x, z, image_size=SIZE, adjoint=pg.Unrolled()).pose,
+    ):
+        assert torch.autograd.grad(pose.t.sum(), x)[0].shape == x.shape

@@ -38,7 +38,7 @@ def hand_back(
     params = variable.params * per_param
 
     def out(value: Tensor, per_view: bool = False) -> Tensor:
-        value = value.view(-1, count, *value.shape[1:]) if per_view else value
+        value = value.view(len(value) // count, count, *value.shape[1:]) if per_view else value
         return value.to(dtype).reshape((*shape, *value.shape[1:]))
 
     def out_number(value: Tensor) -> Tensor:

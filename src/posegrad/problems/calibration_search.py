@@ -10,7 +10,7 @@ from torch import Tensor
 from posegrad import _pytree
 from posegrad.minimal.homography import Plane
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Implicit
+from posegrad.optim.adjoint import Implicit, unmoved
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
@@ -235,6 +235,9 @@ def _unrolled(args: Observations, hints: Hints, search: Search) -> Solution:
     with torch.no_grad():
         first, solution = search.from_start(_pytree.tree_map(Tensor.detach, args), hints)
         ok = solution.ok
+    if not len(ok):  # no step is taken that could carry a graph
+        return replace(solution, variable=unmoved(solution.variable, args))
+    with torch.no_grad():
         # views that joined or got another pose on the way
         used = torch.where(ok[:, None], solution.variable.used, 0.0)
         pose, params = first.pose, first.params
