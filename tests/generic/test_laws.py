@@ -143,6 +143,14 @@ _R = SAMPLES["euclidean"].residual
         (TypeError, "args: got a float", lambda: pg.least_squares(_R, _X, (_Y, 1.0))),
         (TypeError, "init: got dtype torch.int64", lambda: pg.least_squares(_R, _X.long(), _Y)),
         (TypeError, "init: got str", lambda: pg.least_squares(_R, "x", _Y)),
+        (ValueError, "init: got items without a number", lambda: pg.least_squares(_R, torch.ones(2, 0), _Y)),
+        (TypeError, "residual: returned dtype torch.int64", lambda: pg.least_squares(lambda x, y: x.long(), _X)),
+        (TypeError, "objective: returned dtype torch.bool", lambda: pg.minimise(lambda x, y: x[:, 0] > 0, _X)),
+        (TypeError, "manifold: got <class", lambda: pg.least_squares(_R, _X, _Y, manifold=pg.manifolds.Sphere)),
+        (TypeError, "solve: got int", lambda: pg.argmin_layer(3, pg.residual_problem(_R))),
+        (TypeError, "polish: got None", lambda: pg.argmin_layer(len, pg.residual_problem(_R), polish=None)),
+        (ValueError, r"solve: returned shape \(1, 2\) for a batch of 2", lambda: pg.argmin_layer(
+            lambda y: y[:1, :2], pg.residual_problem(_R))(_Y)),
         (TypeError, "loss: got float", lambda: pg.least_squares(_R, _X, _Y, loss=1.0)),
         (ValueError, "loss: got a parameter of 3", lambda: pg.least_squares(
             _R, _X, _Y, loss=pg.robust.Huber(torch.ones(3)))),

@@ -127,9 +127,9 @@ def test_arguments_that_are_not_finite_are_contained() -> None:
 
 def test_a_wrong_solver_is_named() -> None:
     y = _data()
-    with pytest.raises(TypeError, match="solve returned ndarray"):
+    with pytest.raises(TypeError, match="solve: returned ndarray"):
         pg.argmin_layer(lambda y: np.ones((6, 2)), Exponential())(y)
-    with pytest.raises(TypeError, match=r"solve returned dtype torch\.int64"):
+    with pytest.raises(TypeError, match=r"solve: returned dtype torch\.int64"):
         pg.argmin_layer(lambda y: torch.ones(6, 2, dtype=torch.int64), Exponential())(y)
     with pytest.raises(TypeError, match="args: got a float"):
         pg.argmin_layer(lambda y: y, Exponential())({"y": y, "scale": 1.0})

@@ -39,6 +39,8 @@ def admit(init: Any, args: Any, manifold: Any, loss: RobustLoss | None) -> Batch
         if not leaf.is_floating_point():
             raise TypeError(f"init: got dtype {leaf.dtype}, expected a floating-point dtype; use .double()")
         dtype = torch.promote_types(dtype, leaf.dtype)
+    if where.dimension(init) == 0:
+        raise ValueError("init: got items without a number in them, expected at least one unknown")
     given = _leaves(args, "args")
     sizes = [leaf.shape[0] for leaf in (*starts, *given)]
     size = next((size for size in sizes if size != 1), 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.manifolds import Inferred, Manifold
+from posegrad.optim import batch
 from posegrad.optim.lagrangian import Lagrangian
 from posegrad.optim.problem import Problem, Quadratic, second_order, value_and_jacobian
 from posegrad.robust import Rho, RobustLoss, Squared
@@ -32,6 +33,11 @@ class OnManifold(Problem):
 
     def near(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
         return self.manifold.near(variable, delta)
+
+    def admit(self, variable: Any) -> tuple[Any, Bool[Tensor, " B"]]:
+        """On the manifold; far from it some point of it."""
+        near = self.manifold.contains(variable)
+        return self.manifold.project(batch.where(near, variable, self.manifold.harmless(variable))), near
 
     def feasible(self, variable: Any, args: Any) -> Bool[Tensor, " B"]:
         return self.cost(variable, args).isfinite()
@@ -95,6 +101,7 @@ class Fit(OnManifold):
         value, size = self.function(variable, _data(args)), batch_size(variable)
         if not isinstance(value, Tensor):
             raise TypeError(f"residual: returned {type(value).__name__}, expected a torch.Tensor")
+        check_dtype(value, "residual")
         if value.ndim not in (2, 3) or value.shape[0] != size:
             raise ValueError(
                 f"residual: returned shape {tuple(value.shape)} for a batch of {size}, expected ({size}, M), or "
@@ -186,6 +193,7 @@ def values(
     shape = (size,) if scalar else (size, "M")
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: returned {type(value).__name__}, expected a torch.Tensor")
+    check_dtype(value, name)
     if value.ndim != len(shape) or value.shape[0] != size:
         wanted = f"({size},)" if scalar else f"({size}, M)"
         raise ValueError(
@@ -193,6 +201,12 @@ def values(
             "the batch in front"
         )
     return value
+
+
+def check_dtype(value: Tensor, name: str) -> None:
+    """Raise for what has no derivatives of real numbers."""
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: returned dtype {value.dtype}, expected a floating-point dtype")
 
 
 def batch_size(variable: Any) -> int:
