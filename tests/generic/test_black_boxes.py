@@ -12,7 +12,7 @@ from torch import Tensor
 
 import posegrad as pg
 from posegrad import Status
-from posegrad.testing import central_difference, relative_error
+from posegrad.testing import central_difference, random_scene, relative_error
 
 from .test_minimise import _program, _program_data
 
@@ -108,3 +108,47 @@ def test_the_sudoku_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch
     printed = capsys.readouterr().out
     assert "864 puzzles to learn from, 288 of other boards" in printed
     assert "differentiable 1.00" in printed
+
+
+def test_an_answer_off_its_manifold_is_flagged_and_one_close_to_it_put_there() -> None:
+    w = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    problem = pg.residual_problem(lambda R, w: (R - pg.so3.exp(w)).flatten(1), manifold=pg.manifolds.SO3())
+    factors = torch.tensor([1.0, 1 + 1e-6, 2.0], dtype=torch.float64)[:, None, None]
+    solution = pg.argmin_layer(lambda w: factors * pg.so3.exp(w), problem)(w)
+    assert solution.status.tolist() == [0, 0, pg.Status.BAD_INIT]
+    eye = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
+    torch.testing.assert_close(solution.variable @ solution.variable.mT, eye, rtol=0, atol=1e-14)
+    actual, expected = (
+        torch.autograd.grad(R[..., 0].sum(), w, retain_graph=True)[0]
+        for R in (solution.variable, pg.so3.exp(w))
+    )
+    torch.testing.assert_close(actual[:2], expected[:2], rtol=1e-12, atol=1e-12)
+    assert not bool(actual[2].any())
+
+
+def test_a_pose_that_is_none_is_flagged() -> None:
+    scene = random_scene(2, 8, noise=1.0)
+    R = torch.stack([scene.pose.R[0], -scene.pose.R[1]])
+    layer = pg.argmin_layer(lambda args: pg.Pose(R, scene.pose.t), pg.ReprojectionProblem())
+    assert layer((scene.points2d, scene.points3d, scene.K[None])).status.tolist() == [0, pg.Status.BAD_INIT]
+
+
+@pytest.mark.parametrize("far", [1.0, 1e6])
+def test_an_answer_far_outside_of_the_constraints_is_not_taken_for_one(far: float) -> None:
+    """From afar all constraints are small, in units of there; Newton's method leads to where they are not."""
+    ball = pg.objective_problem(
+        lambda x, y: 0.5 * (x - y).square().sum(-1),
+        inequality=lambda x, _: x.square().sum(-1, keepdim=True) - 0.01,
+    )
+    y = torch.tensor([[1.0, 2.0], [0.3, -2.0]], dtype=torch.float64, requires_grad=True)
+    nearest = 0.1 * y.detach() / y.detach().norm(dim=-1, keepdim=True)
+
+    def solve(y: Tensor) -> Tensor:  # of lower precision than what it was asked, too
+        return torch.stack([nearest[0], torch.full((2,), far, dtype=torch.float64)]).float()
+
+    solution = pg.argmin_layer(solve, ball)(y)
+    assert solution.status.tolist() == [pg.Status.CONVERGED, pg.Status.NO_FEASIBLE_POINT]
+    torch.testing.assert_close(solution.variable[0].detach(), nearest[0], rtol=1e-12, atol=1e-14)
+    (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
+    assert bool((gradient[1] == 0).all())
+    assert bool((gradient[0] != 0).all())

@@ -185,6 +185,11 @@ _R = SAMPLES["euclidean"].residual
         (TypeError, "objective: returned torch.int64", lambda: pg.minimise(
             lambda x, y: x.long().sum(-1), _X, _Y)),
         (TypeError, "init: got str", lambda: pg.least_squares(_R, "x", _Y)),
+        (TypeError, "residual: returned torch.int64", lambda: pg.least_squares(lambda x, y: x.long(), _X)),
+        (TypeError, "objective: returned torch.bool", lambda: pg.minimise(lambda x, y: x[:, 0] > 0, _X)),
+        (TypeError, "manifold: got <class", lambda: pg.least_squares(_R, _X, _Y, manifold=pg.manifolds.Sphere)),
+        (TypeError, "solve: got int", lambda: pg.argmin_layer(3, pg.residual_problem(_R))),
+        (TypeError, "polish: got None", lambda: pg.argmin_layer(len, pg.residual_problem(_R), polish=None)),
         (TypeError, "loss: got float", lambda: pg.least_squares(_R, _X, _Y, loss=1.0)),
         (ValueError, "loss: got a parameter of 3", lambda: pg.least_squares(
             _R, _X, _Y, loss=pg.robust.Huber(torch.ones(3)))),

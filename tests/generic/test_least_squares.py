@@ -170,6 +170,20 @@ def test_second_derivatives_and_transforms() -> None:
     torch.testing.assert_close(mapped, first(one).expand(3, 1, 3, 3), rtol=1e-12, atol=1e-13)
 
 
+def test_a_mapped_scale_of_the_loss() -> None:
+    sample = SAMPLES["euclidean"]
+    scales = torch.tensor([0.3, 0.5, 0.9], dtype=torch.float64)
+
+    def solved(scale: Tensor) -> Tensor:
+        init = sample.init[:1]  # shared, as the data are
+        return pg.least_squares(
+            sample.residual, init, sample.data[:1], loss=pg.robust.Cauchy(scale)
+        ).variable[0]
+
+    expected = torch.stack([solved(scale) for scale in scales])
+    torch.testing.assert_close(torch.func.vmap(solved)(scales), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("factor", [1e-8, 1e8])
 def test_units_do_not_matter(factor: float) -> None:
     sample = SAMPLES["se3"]

@@ -127,11 +127,11 @@ def test_arguments_that_are_not_finite_are_contained() -> None:
 
 def test_a_wrong_solver_is_named() -> None:
     y = _data()
-    with pytest.raises(TypeError, match="solve returned ndarray"):
+    with pytest.raises(TypeError, match="solve: returned ndarray"):
         pg.argmin_layer(lambda y: np.ones((6, 2)), Exponential())(y)
-    with pytest.raises(TypeError, match=r"solve returned dtype torch\.int64"):
+    with pytest.raises(TypeError, match=r"solve: returned dtype torch\.int64"):
         pg.argmin_layer(lambda y: torch.ones(6, 2, dtype=torch.int64), Exponential())(y)
-    with pytest.raises(ValueError, match="solve returned a batch of 1 for args of 6"):
+    with pytest.raises(ValueError, match=r"solve: returned shape \(1, 2\) for a batch of 6"):
         pg.argmin_layer(lambda y: torch.ones(1, 2), Exponential())(y)
     with pytest.raises(TypeError, match="args: got a float"):
         pg.argmin_layer(lambda y: y, Exponential())({"y": y, "scale": 1.0})

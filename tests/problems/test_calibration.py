@@ -285,3 +285,14 @@ def test_wrong_shapes() -> None:
     empty = pg.calibrate_camera(scene.points2d[None][:0], scene.points3d, image_size=SIZE)
     assert empty.camera.params.shape == (0, 8)
     assert empty.pose.t.shape == (0, 3, 3)
+
+
+def test_nothing_to_calibrate_from_is_a_status() -> None:
+    x, z = torch.zeros(3, 0, 2, requires_grad=True), torch.zeros(0, 3)
+    for solution in (
+        pg.calibrate_camera(x, z, image_size=SIZE),
+        pg.estimate_focal(x, z, image_size=SIZE),
+    ):
+        assert bool((solution.status == int(pg.Status.TOO_FEW_POINTS)).all())
+        assert solution.residuals.numel() == 0
+        assert bool(solution.camera.params.isfinite().all())

@@ -215,3 +215,15 @@ def test_no_point_at_all_is_a_status() -> None:
     solution = pg.estimate_focal(points2d, torch.zeros(2, 0, 3), image_size=(640, 480))
     assert solution.status.tolist() == [pg.Status.TOO_FEW_POINTS] * 2
     assert torch.autograd.grad(solution.focal.sum(), points2d)[0].shape == (2, 0, 2)
+
+
+def test_an_empty_batch_unrolled_has_an_empty_gradient() -> None:
+    x, z = torch.zeros(0, 3, 48, 2, requires_grad=True), torch.rand(48, 3)
+    solution = pg.calibrate_camera(x, z, image_size=SIZE, adjoint=pg.Unrolled())
+    assert torch.autograd.grad(solution.camera.params.sum(), x)[0].shape == x.shape
+    x = x.flatten(0, 1).detach().requires_grad_()
+    for pose in (
+        pg.solve_pnp(x, z, torch.eye(3), adjoint=pg.Unrolled()).pose,
+        pg.estimate_focal(x, z, image_size=SIZE, adjoint=pg.Unrolled()).pose,
+    ):
+        assert torch.autograd.grad(pose.t.sum(), x)[0].shape == x.shape

@@ -99,7 +99,9 @@ def _leaves(tree: Any, name: str) -> list[Tensor]:
         if leaf.layout != torch.strided or leaf.is_complex():
             remedy = "torch.view_as_real" if leaf.is_complex() else ".to_dense()"
             kind = leaf.dtype if leaf.is_complex() else leaf.layout
-            raise TypeError(f"{name}: got a tensor of {kind} in it, expected dense real tensors; use {remedy}")
+            raise TypeError(
+                f"{name}: got a tensor of {kind} in it, expected dense real tensors; use {remedy}"
+            )
         if leaf.ndim == 0:
             raise ValueError(
                 f"{name}: got a tensor without dimensions in it, expected the batch (or 1) in front; use tensor[None]"

@@ -42,7 +42,7 @@ def least_squares(
         residual: ``residual(variable, args)`` -> (B, M), or (B, N, K) for N blocks of K numbers (points, say) whose
             squared norm the loss takes. Made of torch operations that treat items alike and apart; it is called with
             batches of other sizes too, and with float64. NaN or infinity says: not defined here, and no step leads
-            there. Tensors that it closes over are constants.
+            there. Tensors that it closes over are constants; it changes none in place that it is given.
         init: start: a tensor (B, ...), a :class:`posegrad.Pose`, or a tuple, list or dict of them; B may be 1 where
             ``args`` has more. No gradient goes to it.
         args: what the residual depends on: any pytree of tensors (B, ...), or (1, ...) where shared by the batch.

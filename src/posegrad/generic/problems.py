@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.manifolds import Inferred, Manifold
+from posegrad.optim import batch
 from posegrad.optim.lagrangian import Lagrangian
 from posegrad.optim.problem import Problem, Quadratic, second_order, value_and_jacobian
 from posegrad.robust import Rho, RobustLoss, Squared
@@ -32,6 +33,11 @@ class OnManifold(Problem):
 
     def near(self, variable: Any, delta: Float[Tensor, "B D"]) -> Any:
         return self.manifold.near(variable, delta)
+
+    def admit(self, variable: Any) -> tuple[Any, Bool[Tensor, " B"]]:
+        """On the manifold; far from it some point of it."""
+        near = self.manifold.contains(variable)
+        return self.manifold.project(batch.where(near, variable, self.manifold.harmless(variable))), near
 
     def feasible(self, variable: Any, args: Any) -> Bool[Tensor, " B"]:
         return self.cost(variable, args).isfinite()

@@ -77,6 +77,9 @@ class Inferred(Manifold):
     def contains(self, variable: Any) -> Tensor:
         return manifold_of(variable, self.given).contains(variable)
 
+    def project(self, variable: Any) -> Any:
+        return manifold_of(variable, self.given).project(variable)
+
     def harmless(self, variable: Any) -> Any:
         return manifold_of(variable, self.given).harmless(variable)
 
@@ -101,6 +104,8 @@ def manifold_of(variable: Any, given: Any = None, name: str = "init") -> Manifol
     if isinstance(given, Manifold):
         given.dimension(variable)
         return given
+    if not isinstance(given, tuple | list | dict | None):
+        raise TypeError(f"manifold: got {given!r}, expected an instance such as pg.manifolds.SO3()")
     if given is None and isinstance(variable, Pose | Tensor):
         return SE3() if isinstance(variable, Pose) else Euclidean()
     if not isinstance(variable, tuple | list | dict) or not variable:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 
 import torch
 
@@ -9,8 +10,7 @@ from posegrad import _pytree
 from posegrad.optim import batch
 from posegrad.optim.adjoint import Implicit
 from posegrad.optim.compiling import uncompiled
-from posegrad.optim.constrained import Units, answer, from_point
-from posegrad.optim.constrained import polish as to_the_limit
+from posegrad.optim.constrained import answer, polished
 from posegrad.optim.lagrangian import Lagrangian
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.minimiser import minimiser
@@ -30,8 +30,8 @@ def argmin_layer(
     """Make a differentiable layer of a black-box solver of ``argmin_x f(x; args)``.
 
     The solver's answer is polished to stationarity by ``problem`` (implicit differentiation is right only
-    there), then gets the implicit gradient. An item whose answer cannot be polished has ``ok`` False and a zero
-    gradient.
+    there), then gets the implicit gradient. An item whose answer cannot be polished, or is not close to the problem's
+    manifold (a matrix that is no rotation), has ``ok`` False and a zero gradient.
 
     Args:
         solve: maps ``args`` (a pytree of tensors, detached) to the minimiser: a tensor or pytree with the batch
@@ -58,6 +58,10 @@ def argmin_layer(
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
+    if not callable(solve):
+        raise TypeError(f"solve: got {type(solve).__name__}, expected a function of args")
+    if not isinstance(polish, LevenbergMarquardt):
+        raise TypeError(f"polish: got {polish!r}, expected pg.LevenbergMarquardt(...)")
     if not isinstance(problem, Problem):
         raise TypeError(f"problem: got {problem!r}, expected an instance of a pg.Problem")
     if not isinstance(adjoint, Implicit):
@@ -66,19 +70,14 @@ def argmin_layer(
         )
 
     def solved(args: Args, _: None) -> Solution:
-        start, finite = _checked(solve(args))
-        sizes = {leaf.shape[0] for leaf in _pytree.tree_flatten(args)[0]} - {1}
-        if sizes and finite.shape[0] not in sizes:
-            raise ValueError(
-                f"solve returned a batch of {finite.shape[0]} for args of {max(sizes)}, expected as many answers"
-            )
+        start, finite = _checked(solve(args), args)
+        start, fits = problem.admit(start)
         if isinstance(problem, Lagrangian):
-            units = Units.of(problem, start, args)
-            near = from_point(problem, start, args, units)
-            solution = to_the_limit(problem, near, args, units, max_steps=polish.max_steps, tolerance=None)
+            solution = polished(problem, start, args, max_steps=polish.max_steps)
         else:
             solution = minimise_in_units(problem, start, args, polish)
-        return replace(solution, status=torch.where(finite, solution.status, int(Status.NOT_FINITE)))
+        status = torch.where(fits, solution.status, int(Status.BAD_INIT))
+        return replace(solution, status=torch.where(finite, status, int(Status.NOT_FINITE)))
 
     @uncompiled
     def layer(args: Args) -> Solution:
@@ -100,15 +99,25 @@ def argmin_layer(
     return layer
 
 
-def _checked(answer: Variable) -> tuple[Variable, torch.Tensor]:
-    """The solver's answer with zeros for items that are not finite, and which items are."""
+def _checked(answer: Variable, args: Args) -> tuple[Variable, torch.Tensor]:
+    """The solver's answer, no narrower than the arguments and zero for items that are not finite; and which are."""
     finite: torch.Tensor | None = None
+    given = _pytree.flatten(args)[0]
+    size = next((len(leaf) for leaf in given if len(leaf) != 1), None)
     for leaf in _pytree.tree_flatten(answer)[0]:
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or leaf.ndim == 0:
             got = f"dtype {leaf.dtype}" if isinstance(leaf, torch.Tensor) else type(leaf).__name__
-            raise TypeError(f"solve returned {got}, expected floating-point tensors with the batch in front")
+            raise TypeError(f"solve: returned {got}, expected floating-point tensors with the batch in front")
+        if size is None:  # all share the arguments
+            size = len(leaf)
+        if len(leaf) != size:
+            raise ValueError(
+                f"solve: returned shape {tuple(leaf.shape)} for a batch of {size}, expected ({size}, ...)"
+            )
         good = leaf.isfinite().flatten(1).all(-1) if leaf.ndim > 1 else leaf.isfinite()
         finite = good if finite is None else finite & good
     if finite is None:
-        raise TypeError(f"solve returned {type(answer).__name__} without a tensor, expected the minimiser")
+        raise TypeError(f"solve: returned {type(answer).__name__} without a tensor, expected the minimiser")
+    dtypes = [leaf.dtype for leaf in given if leaf.is_floating_point()]
+    answer = _pytree.tree_map(lambda leaf: leaf.to(reduce(torch.promote_types, dtypes, leaf.dtype)), answer)
     return batch.where(finite, answer, _pytree.tree_map(torch.zeros_like, answer)), finite

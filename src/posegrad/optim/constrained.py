@@ -1,6 +1,6 @@
 """The end of every constrained solve: Newton's method on the conditions of the active constraints, and the verdict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posegrad import _pytree
 from posegrad.optim import batch
+from posegrad.optim.conjugate_gradients import FALLEN, ROUNDS
 from posegrad.optim.lagrangian import KKT, Lagrangian
 from posegrad.optim.loop import iterate
 from posegrad.optim.problem import Args, Quadratic, Variable, gradient_and_hessian, value_and_jacobian
@@ -45,6 +46,11 @@ class Units(NamedTuple):
             cost = problem.problem.cost(point, args).abs() + gradient.abs().sum(-1)
             cost = cost + W.diagonal(dim1=-2, dim2=-1).abs().sum(-1)
             return cls(_or_one(cost), _or_one(J.square().sum(-1).sqrt()), steps)
+
+    def fallen(self, before: "Units") -> Bool[Tensor, " B"]:
+        """Whether these are so much smaller that what was small in the former ones may be large."""
+        constraints = (self.constraints < FALLEN * before.constraints).any(-1)
+        return (self.cost < FALLEN * before.cost) | constraints
 
     @property
     def multipliers(self) -> Float[Tensor, "B M"]:
@@ -164,6 +170,28 @@ def from_point(problem: Lagrangian, point: Variable, args: Args, units: Units) -
         m = -torch.linalg.solve_ex(gram, (A @ g[..., None]).squeeze(-1))[0]
         active = active & (~inequality | (m > 0))
     return KKT(point, torch.where(active, m * units.multipliers, zero), active.to(value))
+
+
+def polished(problem: Lagrangian, point: Variable, args: Args, *, max_steps: int) -> Solution:
+    """A black box's answer made stationary, and what has become of each item.
+
+    Far from the solution units are large, and what is small in them need not be small: where they turn out to have
+    fallen on the way, the answer is taken up anew, in those of where it has come to.
+    """
+    units = Units.of(problem, point, args)
+    near = from_point(problem, point, args, units)
+    found = polish(problem, near, args, units, max_steps=max_steps, tolerance=None)
+    for _ in range(ROUNDS):
+        with torch.no_grad():
+            new = Units.of(problem, found.variable.point, args, units.steps)
+            fallen = new.fallen(units)
+            if not bool(fallen.any()):
+                break
+        near = from_point(problem, found.variable.point, args, new)
+        further = polish(problem, near, args, new, max_steps=max_steps, tolerance=None)
+        further = replace(further, num_steps=further.num_steps + found.num_steps)
+        found, units = batch.where(fallen, further, found), batch.where(fallen, new, units)
+    return found
 
 
 def answer(problem: Lagrangian, found: Solution, point: Variable, args: Args) -> ConstrainedSolution:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from posegrad.optim import batch
-from posegrad.optim.conjugate_gradients import FALLEN, ROUNDS
+from posegrad.optim.conjugate_gradients import ROUNDS
 from posegrad.optim.constrained import VIOLATED, Units, polish
 from posegrad.optim.lagrangian import KKT, Lagrangian
 from posegrad.optim.loop import iterate
@@ -144,9 +144,8 @@ def _measured_again(problem: Lagrangian, state: _State, args: Args) -> tuple[_St
     units have become small, so that what was asked for in the old ones is not much."""
     old = state.units
     new = Units.of(problem, state.point, args, old.steps)
-    fallen = (new.cost < FALLEN * old.cost) | (new.constraints < FALLEN * old.constraints).any(-1)
     again = _start(problem, state.point, args, new)
-    fallen = fallen & ~again.done
+    fallen = new.fallen(old) & ~again.done
     return again._replace(done=~fallen), fallen
 
 

@@ -74,6 +74,10 @@ class Lagrangian(Problem):
     def zero(self, variable: KKT) -> Float[Tensor, "B D"]:
         return torch.cat([self.problem.zero(variable.point), torch.zeros_like(variable.multipliers)], -1)
 
+    def admit(self, variable: Variable) -> tuple[Variable, Bool[Tensor, " B"]]:
+        """Of a point alone."""
+        return self.problem.admit(variable)
+
     def retract(self, variable: KKT, delta: Float[Tensor, "B D"]) -> KKT:
         count = variable.multipliers.shape[1]
         split = delta.shape[1] - count

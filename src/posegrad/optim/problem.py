@@ -66,6 +66,10 @@ class Problem(ABC):
         """How far is far, along each axis of the tangent; only the unit of a black box's answer depends on it."""
         return torch.ones_like(self.zero(variable))
 
+    def admit(self, variable: Variable) -> tuple[Variable, Bool[Tensor, " B"]]:
+        """Some finite variable, put where variables are, and which items were close to there. Default: all are."""
+        return variable, torch.ones_like(self.zero(variable)[:, 0], dtype=torch.bool)
+
     def feasible(self, variable: Variable, args: Args) -> Bool[Tensor, " B"]:
         """Where the residual is defined. The solver never steps out of it."""
         return self.cost(variable, args).isfinite()

@@ -10,7 +10,7 @@ from torch import Tensor
 from posegrad import _pytree
 from posegrad.minimal.homography import Plane
 from posegrad.optim import batch
-from posegrad.optim.adjoint import Implicit
+from posegrad.optim.adjoint import Implicit, attached
 from posegrad.optim.levenberg_marquardt import LevenbergMarquardt
 from posegrad.optim.minimiser import minimiser
 from posegrad.optim.solution import Solution
@@ -254,5 +254,5 @@ def _unrolled(args: Observations, hints: Hints, search: Search) -> Solution:
     state = begin(problem, Calibrated(params, pose, used), args, settings)
     state = descend(problem, state, args, settings, settings.max_steps)
     variable = finish(problem, state, args, settings).variable
-    variable = batch.where(ok, variable, solution.variable)
+    variable = batch.where(ok, variable, attached(solution.variable, args))
     return replace(solution, variable=variable)

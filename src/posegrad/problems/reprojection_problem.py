@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from posegrad import so3
 from posegrad.cameras import as_camera
 from posegrad.optim.problem import Problem, Quadratic
 from posegrad.pose import Pose
@@ -41,6 +42,11 @@ class ReprojectionProblem(Problem):
 
     def retract(self, variable: Pose, delta: Float[Tensor, "B 6"]) -> Pose:
         return _REPROJECTION.retract(variable, delta)
+
+    def admit(self, variable: Pose) -> tuple[Pose, Bool[Tensor, " B"]]:
+        fits = so3.is_rotation(variable.R)
+        eye = torch.eye(3, dtype=variable.R.dtype, device=variable.R.device)
+        return Pose(so3.normalise(torch.where(fits[:, None, None], variable.R, eye)), variable.t), fits
 
     def size(self, variable: Pose) -> Float[Tensor, "B 6"]:
         length = variable.t.square().mean(-1, keepdim=True).sqrt().expand_as(variable.t)
