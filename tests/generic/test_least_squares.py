@@ -302,3 +302,20 @@ def test_conjugate_gradients_give_no_gradient_along_what_the_data_leave_open() -
     torch.testing.assert_close(
         gradient, torch.autograd.grad(dense.variable.sum(), y)[0], rtol=1e-9, atol=1e-12
     )
+
+
+def test_conjugate_gradients_go_on_where_a_system_is_ill_conditioned() -> None:
+    """Condition 1e6 and ten directions left open: many times the dimension. The loss does not change along those."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(2, 100, 110, generator=generator, dtype=torch.float64)
+    A = A * torch.logspace(0, 2, 110, dtype=torch.float64)
+    y = torch.randn(2, 100, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def product(x: Tensor) -> Tensor:
+        return (A @ x[..., None]).squeeze(-1)
+
+    solution = pg.least_squares(
+        lambda x, y: product(x) - y, torch.zeros(1, 110).double(), y, solver=pg.ConjugateGradients()
+    )
+    (gradient,) = torch.autograd.grad(product(solution.variable).square().sum(), y)
+    torch.testing.assert_close(gradient, 2 * y.detach(), rtol=1e-9, atol=1e-9)

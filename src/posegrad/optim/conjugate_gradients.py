@@ -29,12 +29,13 @@ class ConjugateGradients:
     Levenberg-Marquardt steps ``(J^T J + damping s I) delta = -g``, then Newton steps with the exact Hessian, each
     solved by conjugate gradients from Jacobian-vector products; the implicit gradient's system likewise. A minimum is
     told from a saddle point only along the directions that the iterations take. The solution's ``hessian`` is empty,
-    (B, 0, 0); its gradient can be taken in reverse mode, once,
-    and is zero where it meets a direction that the data leave open.
+    (B, 0, 0); its gradient can be taken in reverse mode, once. It is as exact as the iterations allow: ill-conditioned
+    systems take many times their dimension. It is zero where they meet a direction that the data leave open; a loss
+    that does not change along such directions never leads there.
 
     Args:
         max_steps: most steps of an item from one start, >= 1.
-        max_iterations: most iterations for one system, >= 1. None: twice the dimension, at most 1000.
+        max_iterations: most iterations for one system, >= 1; they end before where the residual has gone.
         tolerance: on the decrement, relative to the size of the cost's root at the start, > 0. None: 4096 machine
             epsilons.
 
@@ -50,12 +51,12 @@ class ConjugateGradients:
     """
 
     max_steps: int = 100
-    max_iterations: int | None = None
+    max_iterations: int = 1000
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
         check_count("ConjugateGradients.max_steps", self.max_steps)
-        check_count("ConjugateGradients.max_iterations", self.max_iterations, optional=True)
+        check_count("ConjugateGradients.max_iterations", self.max_iterations)
         check_positive("ConjugateGradients.tolerance", self.tolerance, optional=True)
 
     def minimise(self, problem: Problem, init: Variable, args: Args) -> Solution:
@@ -101,7 +102,7 @@ class ConjugateGradients:
         curvature = (gradient * apply(gradient)).sum(-1).abs() / square.clamp(min=tiny)
         shift = (state.damping * curvature)[:, None]
         delta, convex = solve_by_cg(
-            lambda u: apply(u) + shift * u, -gradient, self._iterations(gradient), 1e-13 if exact else 1e-3
+            lambda u: apply(u) + shift * u, -gradient, self.max_iterations, 1e-13 if exact else 1e-3
         )
         trial = problem.retract(state.variable, delta)
         new = problem.cost(trial, args)
@@ -131,9 +132,6 @@ class ConjugateGradients:
             done,
             state.failed,
         )
-
-    def _iterations(self, gradient: Tensor) -> int:
-        return min(2 * gradient.shape[1], 1000) if self.max_iterations is None else self.max_iterations
 
     def _limit(self, state: "_State") -> Tensor:
         relative = 4096 * torch.finfo(state.cost.dtype).eps if self.tolerance is None else self.tolerance
@@ -195,9 +193,9 @@ class MatrixFree(Problem):
     ) -> Float[Tensor, "B D"]:
         with torch.no_grad():
             _, apply = linearised(self.problem, variable, args, exact=exact)
-            iterations = self.settings._iterations(rhs)
             flat = 8 * torch.finfo(rhs.dtype).eps
-            u, regular = solve_by_cg(apply, torch.where(ok[:, None], rhs, 0.0), iterations, 1e-14, flat)
+            rhs_of_ok = torch.where(ok[:, None], rhs, 0.0)
+            u, regular = solve_by_cg(apply, rhs_of_ok, self.settings.max_iterations, 1e-14, flat)
             # along a direction that the data leave open the response is rounding, divided by rounding
             u = torch.where(regular[:, None], u, 0.0)
         return _Once.apply(u, rhs, *_pytree.flatten((variable, args))[0])

@@ -4,13 +4,10 @@ from numbers import Integral, Real
 from typing import Any
 
 
-def check_count(name: str, value: Any, *, optional: bool = False) -> None:
+def check_count(name: str, value: Any) -> None:
     """Raise for what is no integer >= 1; True is none."""
-    if value is None and optional:
-        return
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        wanted = "None or an integer" if optional else "an integer"
-        raise ValueError(f"{name}: got {value!r}, expected {wanted} >= 1")
+        raise ValueError(f"{name}: got {value!r}, expected an integer >= 1")
 
 
 def check_positive(name: str, value: Any, *, optional: bool = False) -> None:
