@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from posegrad.data import DatasetError
 from posegrad.nn import KeypointPoseNet
 from posegrad.pose import Pose
 from posegrad.train import (
@@ -160,3 +162,14 @@ def test_keypoints_from_a_file(both: TrainConfig, tmp_path: Path) -> None:
     assert source.keypoints[7].tolist() == chosen
     with pytest.raises(RunError, match="--keypoints-from: got nearest"):
         open_source(replace(both.data, keypoints_from="nearest"))
+
+
+def test_a_bad_symmetry_is_named_with_its_dataset_and_object(dataset: Path, tmp_path: Path) -> None:
+    root = tmp_path / "bad"
+    shutil.copytree(dataset, root)
+    for path in root.glob("models*/models_info.json"):
+        info = json.loads(path.read_text())
+        info["1"]["symmetries_continuous"] = [{"axis": [0, 0, 0], "offset": [0, 0, 0]}]
+        path.write_text(json.dumps(info))
+    with pytest.raises(DatasetError, match=r"/bad, object 1: symmetries_continuous\[0\]\.axis"):
+        open_source(DataConfig(root=root, keypoints=8))

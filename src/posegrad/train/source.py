@@ -181,10 +181,17 @@ def _models(
             mesh=mesh,
             diameter=dataset.diameter(object_id),
             keypoints=keypoints[object_id],
-            symmetries=symmetry_transforms(dataset.models_info.get(object_id, {})),
+            symmetries=_symmetries(dataset, object_id),
         )
         for object_id, mesh in meshes.items()
     }
+
+
+def _symmetries(dataset: BopDataset, object_id: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return symmetry_transforms(dataset.models_info.get(object_id, {}))
+    except DatasetError as error:
+        raise DatasetError(f"{dataset.root}, object {object_id}: {error}") from error
 
 
 def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str) -> dict[int, np.ndarray]:
