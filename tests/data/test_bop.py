@@ -79,7 +79,7 @@ def test_absent_things_are_named(tmp_path: Path) -> None:
         dataset.load_mesh(7)
     with pytest.raises(FileNotFoundError, match=r"No dataset folder .*nowhere"):
         BopDataset(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"No folder 'train' .*\['test'\]"):
+    with pytest.raises(FileNotFoundError, match=r"No folder 'train' .*: scenes are in test."):
         BopDataset(tmp_path / "set", "train")
     with pytest.raises(FileNotFoundError, match=r"No scene folder .*models"):
         BopDataset(tmp_path / "set", "models")

@@ -124,6 +124,20 @@ def test_the_tree_finds_the_nearest_points() -> None:
     np.testing.assert_allclose(_adds(pose, true, vertices), expected, rtol=1e-12)
 
 
+def test_without_a_list_of_targets_all_that_is_visible_is_one(
+    scene: tuple[Path, list[PoseEstimate]], tmp_path: Path
+) -> None:
+    root, truth = scene
+    for name in ("models", "test"):
+        (tmp_path / name).symlink_to(root / name)
+    estimates = [replace(item, t=item.t * (1 + 0.04 * item.image_id)) for item in truth]
+    write_bop_results(tmp_path / "a.csv", estimates)
+    report = score(tmp_path / "a.csv", tmp_path)
+    assert report.scores == bop_scores(BopDataset(root), estimates)
+    assert report.table.endswith("targets are all annotated instances that are at least a tenth visible")
+    assert "at least a tenth" not in score(tmp_path / "a.csv", root).table
+
+
 def test_wrong_files_are_named(scene: tuple[Path, list[PoseEstimate]], tmp_path: Path) -> None:
     root, truth = scene
     with pytest.raises(DatasetError, match=r"None of the 12 estimates is of one of the 8 targets"):

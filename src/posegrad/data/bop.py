@@ -15,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from posegrad.data.bop_layout import MODEL_FOLDERS, image_path, model_path, scene_folders
 from posegrad.data.entries import BadEntry, read_box, read_info, read_intrinsics, read_pose, read_visibility
 from posegrad.data.errors import DatasetError, DatasetFileError
 from posegrad.data.json_files import read_json_object
 from posegrad.data.mesh import Mesh, load_mesh, mesh_diameter
 from posegrad.data.plausibility import mesh_fault, positive, scale_fault, short
-
-MODEL_FOLDERS = ("models_eval", "models", "models_color")
-IMAGE_FOLDERS = ("rgb", "gray")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif")
+from posegrad.data.symmetry import symmetry_transforms
 
 
 @dataclass(frozen=True)
@@ -78,19 +76,7 @@ class BopDataset:
 
     def __init__(self, root: str | Path, split_folder: str = "test") -> None:
         self.root, self.split_folder = Path(root), split_folder
-        if not self.root.is_dir():
-            raise DatasetFileError(f"No dataset folder {self.root}: check the path.")
-        folder = self.root / split_folder
-        present = sorted(p.name for p in self.root.iterdir() if p.is_dir() and _scenes(p))
-        if not folder.is_dir():
-            raise DatasetFileError(
-                f"No folder {split_folder!r} in {self.root}: with scenes are {present or 'none'}."
-            )
-        self._scenes = _scenes(folder)
-        if not self._scenes:
-            raise DatasetFileError(
-                f"No scene folder (such as 000001) in {folder}: with scenes are {present or 'none'}."
-            )
+        self._scenes = scene_folders(self.root, split_folder)
 
     @cached_property
     def _annotations(self) -> list[tuple[int, Path, dict, dict, dict | None]]:
@@ -170,6 +156,13 @@ class BopDataset:
         """Whether models_info.json lists discrete or continuous symmetries for the object."""
         info = self.models_info.get(object_id, {})
         return bool(info.get("symmetries_discrete") or info.get("symmetries_continuous"))
+
+    def symmetries(self, object_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Transforms of the object onto itself, those of models_info.json: see `symmetry_transforms`."""
+        try:
+            return symmetry_transforms(self.models_info.get(object_id, {}))
+        except DatasetError as error:
+            raise DatasetError(f"{self.root}, object {object_id}: {error}") from error
 
     def instances(
         self,
@@ -270,19 +263,6 @@ class BopDataset:
         return {}
 
 
-def model_path(root: Path, object_id: int, folder: str | None = None) -> Path:
-    """The mesh file of an object of a dataset: see `BopDataset.model_path`."""
-    folders = MODEL_FOLDERS if folder is None else (folder,)
-    for name in folders:
-        for suffix in (".ply", ".ply.gz"):
-            path = root / name / f"obj_{object_id:06d}{suffix}"
-            if path.is_file():
-                return path
-    raise DatasetFileError(
-        f"No mesh obj_{object_id:06d}.ply in {', '.join(folders)} of {root}: download the dataset's models."
-    )
-
-
 def _check_frames(frames: dict, path: Path) -> None:
     valid = all(
         key.isdigit()
@@ -294,20 +274,3 @@ def _check_frames(frames: dict, path: Path) -> None:
         raise DatasetError(
             f'{path}: expected {{"<image id>": [{{"obj_id": .., "cam_R_m2c": .., ..}}, ..], ..}}.'
         )
-
-
-def _scenes(folder: Path) -> list[Path]:
-    return sorted(
-        (p for p in folder.iterdir() if p.name.isdigit() and (p / "scene_gt.json").exists()),
-        key=lambda p: int(p.name),
-    )
-
-
-def image_path(folder: Path, image_id: int) -> Path:
-    """The picture of a frame; where none exists, the path under which it was expected."""
-    for name in IMAGE_FOLDERS:
-        for suffix in IMAGE_SUFFIXES:
-            path = folder / name / f"{image_id:06d}{suffix}"
-            if path.is_file():
-                return path
-    return folder / IMAGE_FOLDERS[0] / f"{image_id:06d}{IMAGE_SUFFIXES[0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posegrad.data.bop import image_path
+from posegrad.data.bop_layout import image_path
 from posegrad.data.check_boxes import Scene, Size
 from posegrad.data.check_images import check_images, check_masks
 from posegrad.data.check_json import read_object

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from posegrad.data.bop import IMAGE_FOLDERS, image_path
+from posegrad.data.bop_layout import IMAGE_FOLDERS, image_path
 from posegrad.data.check_boxes import Scene, Size
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings

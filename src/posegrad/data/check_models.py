@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from posegrad.data.bop import MODEL_FOLDERS
+from posegrad.data.bop_layout import MODEL_FOLDERS
 from posegrad.data.check_json import read_object
 from posegrad.data.errors import DatasetError
 from posegrad.data.findings import Findings

@@ -30,12 +30,10 @@ def load_image(path: str | Path) -> np.ndarray:
         with Image.open(path) as image:
             return _rgb(image)
     except FileNotFoundError:
-        raise DatasetFileError(
-            f"No image {path}: restore it, or list only existing frames in the split."
-        ) from None
+        raise DatasetFileError(f"No image {path}: restore it, or leave it out.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(
-            f"{path} is truncated or not an image ({error}): copy it again or drop the frame from the split."
+            f"{path} is truncated or not an image ({error}): copy it again, or leave it out."
         ) from error
 
 

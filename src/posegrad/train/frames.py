@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from posegrad.data import BopDataset, Detection, best_detections
-from posegrad.data.bop import IMAGE_FOLDERS, IMAGE_SUFFIXES
+from posegrad.data.bop_layout import IMAGE_FOLDERS, IMAGE_SUFFIXES
 from posegrad.data.camera_file import read_camera
 from posegrad.data.entries import BadEntry, read_intrinsics
 from posegrad.data.json_files import read_json_object

@@ -20,7 +20,7 @@ from posegrad.data import (
     load_mesh,
     read_detections,
 )
-from posegrad.data.bop import model_path
+from posegrad.data.bop_layout import model_path
 from posegrad.data.plausibility import camera_fault
 from posegrad.optim.status import Status
 from posegrad.train.errors import RunError

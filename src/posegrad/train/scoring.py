@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from posegrad.data import (
     load_image,
     read_bop_results,
     read_bop_targets,
-    symmetry_transforms,
 )
 from posegrad.data.json_files import read_json_object
 from posegrad.nn import MSPD_THRESHOLDS, MSSD_THRESHOLDS, add, mspd, mssd
@@ -30,6 +30,7 @@ from posegrad.train.evaluation import aligned, intrinsics, true_poses
 __all__ = ["Scores", "ScoresReport", "bop_scores", "score"]
 
 TARGETS = "test_targets_bop19.json"
+_VISIBLE = 0.1
 _ADD_THRESHOLDS = (0.1,)  # in diameters
 _THRESHOLDS = {
     "mssd": MSSD_THRESHOLDS,
@@ -68,7 +69,7 @@ def bop_scores(
     Args:
         dataset: with the folder of the scenes to score, meshes and models_info.json.
         results: estimates; those of no target are left out.
-        targets: None: those of test_targets_bop19.json in the dataset's folder.
+        targets: None: those of `default_targets`.
 
     Returns:
         Scores by object id, and under None those of all targets together: BOP's AR_MSSD and AR_MSPD.
@@ -92,7 +93,7 @@ def bop_scores(
     >>> scores[None].mssd, scores[None].mspd, scores[None].add
     (0.3, 0.9, 0.0)
     """
-    targets = read_bop_targets(dataset.root / TARGETS) if targets is None else targets
+    targets = default_targets(dataset) if targets is None else targets
     wanted = {(t.scene_id, t.image_id, t.object_id): t.count for t in targets}
     if not wanted:
         raise DatasetError(f"{dataset.root}: the list of targets is empty: nothing is to be scored.")
@@ -119,6 +120,20 @@ def bop_scores(
     together = {name: np.sum([found[name] for _, found in tallies.values()], 0) for name in _THRESHOLDS}
     scores[None] = _scores(sum(counts.values()), together)
     return scores
+
+
+def default_targets(dataset: BopDataset) -> list[PoseTarget]:
+    """Those of test_targets_bop19.json in the dataset's folder; without such a file, by the rule of those that there
+    are, every annotated instance that is at least a tenth visible."""
+    if (dataset.root / TARGETS).is_file():
+        return read_bop_targets(dataset.root / TARGETS)
+    counts = Counter(
+        (item.scene_id, item.image_id, object_id)
+        for object_id in dataset.object_ids
+        for item in dataset.annotations(object_id)
+        if item.visibility >= _VISIBLE
+    )
+    return [PoseTarget(*key, count=count) for key, count in sorted(counts.items())]
 
 
 def _scores(count: int, found: dict[str, np.ndarray]) -> Scores:
@@ -191,8 +206,7 @@ def _errors(
     true, K = true_poses(instances), intrinsics(instances)
     R = torch.from_numpy(np.stack([estimate.R for estimate, _ in pairs]))
     pose = Pose(R, torch.from_numpy(np.stack([estimate.t for estimate, _ in pairs])))
-    info = dataset.models_info.get(object_id, {})
-    symmetries = Pose(*(torch.from_numpy(part) for part in symmetry_transforms(info)))
+    symmetries = Pose(*map(torch.from_numpy, dataset.symmetries(object_id)))
     vertices, diameter = dataset.load_mesh(object_id).vertices, dataset.diameter(object_id)
     points = torch.from_numpy(vertices)
     found = {
@@ -253,7 +267,8 @@ def score(
         results: CSV file scene_id,im_id,obj_id,score,R,t,time.
         data: Dataset folder in BOP layout.
         folder: Folder of the annotated scenes in it.
-        targets: JSON list of what is to be estimated; None: test_targets_bop19.json of the dataset.
+        targets: JSON list of what is to be estimated; None: test_targets_bop19.json of the dataset, or without one, all
+            that is annotated and at least a tenth visible.
 
     Raises:
         DatasetError: a file is absent or damaged.
@@ -268,4 +283,7 @@ def score(
     for object_id, row in scores.items():
         cells = [f"{100 * getattr(row, name):.2f}" for name in _THRESHOLDS]
         lines.append(["all" if object_id is None else str(object_id), *cells, str(row.count)])
-    return ScoresReport(scores, aligned(lines))
+    table = aligned(lines)
+    if targets is None and not (data / TARGETS).is_file():
+        table += f"\n\n{data} has no {TARGETS}: targets are all annotated instances that are at least a tenth visible"
+    return ScoresReport(scores, table)

@@ -18,7 +18,6 @@ from posegrad.data import (
     farthest_point_keypoints,
     read_keypoints,
     read_split,
-    symmetry_transforms,
     toy_dataset,
 )
 from posegrad.train.config import DataConfig
@@ -181,17 +180,10 @@ def _models(
             mesh=mesh,
             diameter=dataset.diameter(object_id),
             keypoints=keypoints[object_id],
-            symmetries=_symmetries(dataset, object_id),
+            symmetries=dataset.symmetries(object_id),
         )
         for object_id, mesh in meshes.items()
     }
-
-
-def _symmetries(dataset: BopDataset, object_id: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return symmetry_transforms(dataset.models_info.get(object_id, {}))
-    except DatasetError as error:
-        raise DatasetError(f"{dataset.root}, object {object_id}: {error}") from error
 
 
 def _keypoints(config: DataConfig, vertices: dict[int, np.ndarray], dataset: str) -> dict[int, np.ndarray]:
