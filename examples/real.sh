@@ -4,7 +4,7 @@
 # the script's name go to `posegrad train` (--loss heatmap, say).
 set -euo pipefail
 BIN=${BIN:-.venv/bin} DATA=${DATA:-../shared/data} OUT=${OUT:-runs/real}
-OBJECTS=${OBJECTS:-1 5 6 8 9 10 11 12} STEPS=${STEPS:-1500} JOBS=${JOBS:-$(nproc)}
+OBJECTS=${OBJECTS:-1 5 6 8 9 10 11 12} STEPS=${STEPS:-2200} JOBS=${JOBS:-$(env -u OMP_NUM_THREADS nproc)}
 LMO=$DATA/pose6d/lmo_bop
 if [ ! -d "$LMO" ]; then
     echo "make real: no folder $LMO; set POSEGRAD_DATA to the folder that holds pose6d/lmo_bop" >&2
