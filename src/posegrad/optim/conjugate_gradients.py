@@ -257,7 +257,7 @@ def solve_by_cg(
     square = residual.square().sum(-1)
     goal, convex = tolerance**2 * square, torch.ones_like(square, dtype=torch.bool)
     tiny = torch.finfo(rhs.dtype).tiny
-    rounding = (8 * torch.finfo(rhs.dtype).eps) ** 2
+    eps = torch.finfo(rhs.dtype).eps
     live, largest = square > goal.clamp(min=tiny), torch.zeros_like(square)
     for number in range(max_iterations):
         if number % 8 == 0 and not bool(live.any()):
@@ -277,7 +277,7 @@ def solve_by_cg(
         ratio = torch.where(live, new / square.clamp(min=tiny), 0.0)[:, None]
         direction = torch.where(live[:, None], residual + ratio * direction, direction)
         square = torch.where(live, new, square)
-        lost = rounding * largest * (largest * u.square().sum(-1) + unit)
+        lost = eps**2 * largest * (64 * largest * u.square().sum(-1) + unit)
         live = live & (square > torch.maximum(goal, lost).clamp(min=tiny))
     return u, convex
 
