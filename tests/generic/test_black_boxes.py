@@ -152,3 +152,13 @@ def test_an_answer_far_outside_of_the_constraints_is_not_taken_for_one(far: floa
     (gradient,) = torch.autograd.grad(solution.variable.sum(), y)
     assert bool((gradient[1] == 0).all())
     assert bool((gradient[0] != 0).all())
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float16, torch.float16)])
+def test_answers_of_several_dtypes_or_of_half_precision(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    problem = pg.residual_problem(lambda v, y: torch.cat([v[0] - y, v[1] - y], -1))
+    y = torch.tensor([[1.0, 2.0]], dtype=dtypes[0], requires_grad=True)
+    solution = pg.argmin_layer(lambda y: (y.clone(), y.to(dtypes[1])), problem)(y)
+    assert bool(solution.ok.all())
+    (gradient,) = torch.autograd.grad(solution.variable[0].sum(), y)
+    assert torch.equal(gradient, torch.ones_like(y))

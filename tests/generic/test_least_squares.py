@@ -319,3 +319,39 @@ def test_conjugate_gradients_go_on_where_a_system_is_ill_conditioned() -> None:
     )
     (gradient,) = torch.autograd.grad(product(solution.variable).square().sum(), y)
     torch.testing.assert_close(gradient, 2 * y.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_conjugate_gradients_stop_where_only_rounding_is_left_of_a_gauge() -> None:
+    """Bundle adjustment without a fixed frame: Gauss-Newton's and the exact Hessian are singular in 7 directions."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def projected(variable: tuple[Tensor, Tensor]) -> Tensor:
+        motion, points = variable
+        moved = points[:, None] @ pg.so3.exp(motion[..., :3]).mT + motion[..., None, 3:]
+        return moved[..., :2] / moved[..., 2:]
+
+    def residual(variable: tuple[Tensor, Tensor], seen: Tensor) -> Tensor:
+        return (projected(variable) - seen).flatten(1)
+
+    points = noise(2, 8, 3)
+    motion = torch.cat([0.3 * noise(2, 3, 3), 0.5 * noise(2, 3, 3) + torch.tensor([0.0, 0.0, 6.0])], -1)
+    seen = (projected((motion, points)) + 0.002 * noise(2, 3, 8, 2)).requires_grad_()
+    start = (motion + 0.01 * noise(2, 3, 6), points)
+    solution = pg.least_squares(residual, start, seen, solver=pg.ConjugateGradients())
+    assert bool(solution.ok.all())
+    # of what the data do determine: the response is J H^+ J^T
+    (gradient,) = torch.autograd.grad(projected(solution.variable)[..., 0].sum(), seen)
+    for item in range(2):
+        own = seen[item : item + 1].detach()
+        at = torch.cat([leaf[item].detach().flatten() for leaf in solution.variable])
+
+        def fit(x: Tensor, own: Tensor = own) -> Tensor:
+            return residual((x[:18].view(1, 3, 6), x[18:].view(1, 8, 3)), own).flatten()
+
+        J = torch.func.jacrev(fit)(at)
+        H = torch.func.hessian(lambda x, fit=fit: 0.5 * fit(x).square().sum())(at)
+        u = torch.linalg.pinv(H, rtol=1e-9, hermitian=True) @ J[::2].sum(0)
+        torch.testing.assert_close(gradient[item].flatten(), J @ u, rtol=1e-9, atol=1e-11)

@@ -100,7 +100,10 @@ def argmin_layer(
 
 
 def _checked(answer: Variable, args: Args) -> tuple[Variable, torch.Tensor]:
-    """The solver's answer, no narrower than the arguments and zero for items that are not finite; and which are."""
+    """The solver's answer with zeros for items that are not finite, and which are.
+
+    In one dtype, no narrower than the arguments or float32.
+    """
     finite: torch.Tensor | None = None
     given = _pytree.flatten(args)[0]
     size = next((len(leaf) for leaf in given if len(leaf) != 1), None)
@@ -118,6 +121,7 @@ def _checked(answer: Variable, args: Args) -> tuple[Variable, torch.Tensor]:
         finite = good if finite is None else finite & good
     if finite is None:
         raise TypeError(f"solve: returned {type(answer).__name__} without a tensor, expected the minimiser")
-    dtypes = [leaf.dtype for leaf in given if leaf.is_floating_point()]
-    answer = _pytree.tree_map(lambda leaf: leaf.to(reduce(torch.promote_types, dtypes, leaf.dtype)), answer)
+    dtypes = [leaf.dtype for leaf in (*given, *_pytree.flatten(answer)[0]) if leaf.is_floating_point()]
+    dtype = reduce(torch.promote_types, dtypes, torch.float32)
+    answer = _pytree.tree_map(lambda leaf: leaf.to(dtype), answer)
     return batch.where(finite, answer, _pytree.tree_map(torch.zeros_like, answer)), finite

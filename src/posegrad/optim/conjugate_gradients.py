@@ -35,7 +35,7 @@ class ConjugateGradients:
 
     Args:
         max_steps: most steps of an item from one start, >= 1.
-        max_iterations: most iterations for one system, >= 1; they end before where the residual has gone.
+        max_iterations: most iterations for one system, >= 1; they end before where the residual is rounding.
         tolerance: on the decrement, relative to the size of the cost's root at the start, > 0. None: 4096 machine
             epsilons.
 
@@ -102,7 +102,11 @@ class ConjugateGradients:
         curvature = (gradient * apply(gradient)).sum(-1).abs() / square.clamp(min=tiny)
         shift = (state.damping * curvature)[:, None]
         delta, convex = solve_by_cg(
-            lambda u: apply(u) + shift * u, -gradient, self.max_iterations, 1e-13 if exact else 1e-3
+            lambda u: apply(u) + shift * u,
+            -gradient,
+            self.max_iterations,
+            1e-13 if exact else 1e-3,
+            unit=state.unit,
         )
         trial = problem.retract(state.variable, delta)
         new = problem.cost(trial, args)
@@ -195,7 +199,7 @@ class MatrixFree(Problem):
             _, apply = linearised(self.problem, variable, args, exact=exact)
             flat = 8 * torch.finfo(rhs.dtype).eps
             rhs_of_ok = torch.where(ok[:, None], rhs, 0.0)
-            u, regular = solve_by_cg(apply, rhs_of_ok, self.settings.max_iterations, 1e-14, flat)
+            u, regular = solve_by_cg(apply, rhs_of_ok, self.settings.max_iterations, 1e-14, flat=flat)
             # along a direction that the data leave open the response is rounding, divided by rounding
             u = torch.where(regular[:, None], u, 0.0)
         return _Once.apply(u, rhs, *_pytree.flatten((variable, args))[0])
@@ -232,9 +236,19 @@ def linearised(problem: Problem, variable: Variable, args: Args, *, exact: bool)
 
 
 def solve_by_cg(
-    apply: Product, rhs: Float[Tensor, "B D"], max_iterations: int, tolerance: float, flat: float = 0.0
+    apply: Product,
+    rhs: Float[Tensor, "B D"],
+    max_iterations: int,
+    tolerance: float,
+    *,
+    flat: float = 0.0,
+    unit: Float[Tensor, " B"] | float = 0.0,
 ) -> tuple[Float[Tensor, "B D"], Bool[Tensor, " B"]]:
-    """Conjugate gradients for a batch of positive definite systems, to a relative residual.
+    """Conjugate gradients for a batch of positive definite systems, to a relative residual, or one that is rounding.
+
+    Past that the iterations would leave along directions that the system leaves open, a gauge say: what rounding puts
+    into the residual there no step takes away. It comes of the products, and of the right-hand side if this is the
+    gradient of a cost of size ``unit``.
 
     An item that meets a direction of negative curvature, or of less than ``flat`` times the largest, ends before it,
     with what it has (or the right-hand side itself); the second answer says which have met none.
@@ -243,6 +257,7 @@ def solve_by_cg(
     square = residual.square().sum(-1)
     goal, convex = tolerance**2 * square, torch.ones_like(square, dtype=torch.bool)
     tiny = torch.finfo(rhs.dtype).tiny
+    eps = torch.finfo(rhs.dtype).eps
     live, largest = square > goal.clamp(min=tiny), torch.zeros_like(square)
     for number in range(max_iterations):
         if number % 8 == 0 and not bool(live.any()):
@@ -262,7 +277,8 @@ def solve_by_cg(
         ratio = torch.where(live, new / square.clamp(min=tiny), 0.0)[:, None]
         direction = torch.where(live[:, None], residual + ratio * direction, direction)
         square = torch.where(live, new, square)
-        live = live & (square > goal.clamp(min=tiny))
+        lost = eps**2 * largest * (64 * largest * u.square().sum(-1) + unit)
+        live = live & (square > torch.maximum(goal, lost).clamp(min=tiny))
     return u, convex
 
 
