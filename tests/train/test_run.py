@@ -164,6 +164,13 @@ def test_evaluation_of_something_else(tmp_path: Path) -> None:
         evaluate(EvalConfig(run=tmp_path))
 
 
+def test_evaluation_of_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(TrainConfig().to_json())
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(RunError, match=f"unfinished run: go on with posegrad train --resume {tmp_path}"):
+        evaluate(EvalConfig(run=tmp_path))
+
+
 def test_threads_are_set_and_checked(config: TrainConfig) -> None:
     with pytest.raises(RunError, match="--threads"):
         train(replace(config, run=replace(config.run, threads=0)))

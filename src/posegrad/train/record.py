@@ -204,10 +204,15 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.nd
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
-    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+    names = {path.name for path in folder.glob("*")}
+    # Before its first checkpoint a run has only settings and a log; a dataset has a config.json, too, but no log.
+    begun = CHECKPOINT in names or (
+        {"config.json", "log.jsonl"} <= names and "model.safetensors" not in names
+    )
+    if begun and "metrics.json" not in names:
         raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
-        if not (folder / name).is_file():
+        if name not in names:
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")
     try:
         config = TrainConfig.from_json((folder / "config.json").read_text())
