@@ -185,7 +185,9 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     lines = []
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "log.jsonl").read_text().splitlines():
-            lines.append(json.loads(line))
+            if not isinstance(record := json.loads(line), dict):
+                break
+            lines.append(record)
     return lines
 
 
@@ -195,7 +197,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError):
         return {}
-    return {key: content[key] for key in ("training", "environment") if key in content}
+    known = content if isinstance(content, dict) else {}
+    return {key: known[key] for key in ("training", "environment") if key in known}
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.ndarray]]:
