@@ -219,6 +219,12 @@ def test_help_states_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> N
     assert "Side of the crops, pixels, a multiple of 32. (default: 128)" in text
 
 
+def test_a_reader_that_has_enough_hears_nothing_more() -> None:
+    command = f"{sys.executable} -m posegrad.cli train --help | true; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
 def test_without_the_extra_one_line_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

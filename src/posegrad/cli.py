@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0; 1 if a checked dataset has problems; 2 after one line on stderr that says what to change;
-        130 if interrupted.
+        130 if interrupted, 141 if nobody reads the output any more, as shells have it.
     """
     if any(importlib.util.find_spec(name) is None for name in (*_EXTRA, "tyro")):
         return _fail(f"the commands need the training extra: {_INSTALL}")
@@ -53,6 +54,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except Stopped as stop:
         return _fail(str(stop), code=stop.code)
+    except BrokenPipeError:
+        # Who reads the output, `head` or a pager, has enough; devnull takes what is left at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         # A full disk in the middle of a run, say: the system's words and the file say it all.
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))

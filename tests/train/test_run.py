@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, train
+from posegrad.train import LossConfig, OptimizerConfig, RunError, TrainConfig, evaluate, record, train
 from posegrad.train.build import build_network
 from posegrad.train.files import write_json
 from posegrad.train.use_config import EvalConfig
@@ -162,6 +162,20 @@ def test_numbers_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
 def test_evaluation_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not the folder of a finished"):
         evaluate(EvalConfig(run=tmp_path))
+
+
+def test_evaluation_of_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(TrainConfig().to_json())
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(RunError, match=f"unfinished run: go on with posegrad train --resume {tmp_path}"):
+        evaluate(EvalConfig(run=tmp_path))
+
+
+def test_a_log_and_a_summary_that_are_json_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n[2]\n')
+    (tmp_path / "metrics.json").write_text("5")
+    assert record.read_log(tmp_path) == [{"step": 1}]
+    assert record.read_summary(tmp_path) == {}
 
 
 def test_threads_are_set_and_checked(config: TrainConfig) -> None:

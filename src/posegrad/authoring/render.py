@@ -61,6 +61,9 @@ def render(job: RenderJob) -> Outcome:
         if job.out.is_dir():
             job.out.rmdir()
         partial.rename(job.out)
+    except OSError as error:
+        error.filename = error.filename or str(job.out)  # that the disk is full comes without a name
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Outcome(_text(job, config, meshes, notes))

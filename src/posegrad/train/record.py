@@ -185,7 +185,9 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     lines = []
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "log.jsonl").read_text().splitlines():
-            lines.append(json.loads(line))
+            if not isinstance(record := json.loads(line), dict):
+                break
+            lines.append(record)
     return lines
 
 
@@ -195,7 +197,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "metrics.json").read_text())
     except (OSError, ValueError):
         return {}
-    return {key: content[key] for key in ("training", "environment") if key in content}
+    known = content if isinstance(content, dict) else {}
+    return {key: known[key] for key in ("training", "environment") if key in known}
 
 
 def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.ndarray]]:
@@ -204,10 +207,15 @@ def read_run(folder: Path) -> tuple[TrainConfig, dict[str, Any], dict[int, np.nd
     Raises:
         RunError: the folder is not one, or the run did not finish.
     """
-    if (folder / CHECKPOINT).is_file() and not (folder / "metrics.json").is_file():
+    names = {path.name for path in folder.glob("*")}
+    # Before its first checkpoint a run has only settings and a log; a dataset has a config.json, too, but no log.
+    begun = CHECKPOINT in names or (
+        {"config.json", "log.jsonl"} <= names and "model.safetensors" not in names
+    )
+    if begun and "metrics.json" not in names:
         raise RunError(f"{folder} holds an unfinished run: go on with posegrad train --resume {folder}")
     for name in ("config.json", "model.safetensors", "keypoints.json"):
-        if not (folder / name).is_file():
+        if name not in names:
             raise RunError(f"{folder} has no {name}: not the folder of a finished `posegrad train`")
     try:
         config = TrainConfig.from_json((folder / "config.json").read_text())
