@@ -12,6 +12,7 @@ from torch import Tensor
 
 import posegrad as pg
 from posegrad import Status
+from posegrad.optim.compose import Scaled, Sum
 from posegrad.testing import central_difference, random_scene, relative_error
 
 from .test_minimise import _program, _program_data
@@ -129,8 +130,15 @@ def test_an_answer_off_its_manifold_is_flagged_and_one_close_to_it_put_there() -
 def test_a_pose_that_is_none_is_flagged() -> None:
     scene = random_scene(2, 8, noise=1.0)
     R = torch.stack([scene.pose.R[0], -scene.pose.R[1]])
-    layer = pg.argmin_layer(lambda args: pg.Pose(R, scene.pose.t), pg.ReprojectionProblem())
-    assert layer((scene.points2d, scene.points3d, scene.K[None])).status.tolist() == [0, pg.Status.BAD_INIT]
+    args = (scene.points2d, scene.points3d, scene.K[None])
+    problem = pg.ReprojectionProblem()
+    for whole, its_args in (
+        (problem, args),
+        (Sum(problem), (args,)),
+        (Scaled(problem), (args, torch.full((2,), 1e-3, dtype=torch.float64))),
+    ):
+        layer = pg.argmin_layer(lambda _: pg.Pose(R, scene.pose.t), whole)
+        assert layer(its_args).status.tolist() == [0, pg.Status.BAD_INIT]
 
 
 @pytest.mark.parametrize("far", [1.0, 1e6])

@@ -159,8 +159,9 @@ class BopDataset:
 
     def symmetries(self, object_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Transforms of the object onto itself, those of models_info.json: see `symmetry_transforms`."""
+        info = self.models_info.get(object_id, {})
         try:
-            return symmetry_transforms(self.models_info.get(object_id, {}))
+            return symmetry_transforms(info)
         except DatasetError as error:
             raise DatasetError(f"{self.root}, object {object_id}: {error}") from error
 

@@ -50,6 +50,9 @@ class Sum(Problem):
     def retract(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
         return self.problems[0].retract(variable, delta)
 
+    def admit(self, variable: Variable) -> tuple[Variable, Bool[Tensor, " B"]]:
+        return self.problems[0].admit(variable)
+
     def cost(self, variable: Variable, args: Args) -> Float[Tensor, " B"]:
         return _total(problem.cost(variable, own) for problem, own in self._parts(args))
 
@@ -99,6 +102,9 @@ class Scaled(Problem):
 
     def retract(self, variable: Variable, delta: Float[Tensor, "B D"]) -> Variable:
         return self.problem.retract(variable, delta)
+
+    def admit(self, variable: Variable) -> tuple[Variable, Bool[Tensor, " B"]]:
+        return self.problem.admit(variable)
 
     def cost(self, variable: Variable, args: Args) -> Float[Tensor, " B"]:
         return args[1] * self.problem.cost(variable, args[0])
@@ -187,6 +193,10 @@ class Restricted(Problem):
     def retract(self, variable: Confined, delta: Float[Tensor, "B K"]) -> Confined:
         moved = self.problem.retract(variable.point, _times(variable.basis, delta))
         return Confined(moved, variable.basis)
+
+    def admit(self, variable: Confined) -> tuple[Confined, Bool[Tensor, " B"]]:
+        point, close = self.problem.admit(variable.point)
+        return Confined(point, variable.basis), close
 
     def cost(self, variable: Confined, args: Args) -> Float[Tensor, " B"]:
         return self.problem.cost(variable.point, args)

@@ -98,7 +98,7 @@ def predict(config: PredictConfig) -> Found:
             write_bytes(out / _picture_name(frame, images), encode_image(picture, "png"))
     write_poses(out / "poses.csv", lines)
     head = ["image", "object", "score", "x", "y", "z (mm)", "+- (mm)", "status"]
-    ending = [*left_out, f"{len(lines)} poses in {out / 'poses.csv'}"]
+    ending = [*left_out, f"{len(lines)} pose{'s' * (len(lines) != 1)} in {out / 'poses.csv'}"]
     if lens:
         ending.append(
             f"{config.camera}: its distortion ({', '.join(lens)}) was left out: poses are right for photographs that "
