@@ -296,3 +296,4 @@ def test_nothing_to_calibrate_from_is_a_status() -> None:
         assert bool((solution.status == int(pg.Status.TOO_FEW_POINTS)).all())
         assert solution.residuals.numel() == 0
         assert bool(solution.camera.params.isfinite().all())
+        assert torch.autograd.grad(solution.camera.params.sum(), x)[0].shape == x.shape

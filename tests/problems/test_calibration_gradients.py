@@ -210,13 +210,6 @@ def test_a_camera_of_each_view_and_a_focal_length_are_calibrations_of_one_view()
         torch.testing.assert_close(one.camera.params[0], single.focal[i], rtol=1e-10, atol=0)
 
 
-def test_no_point_at_all_is_a_status() -> None:
-    points2d = torch.zeros(2, 0, 2, requires_grad=True)
-    solution = pg.estimate_focal(points2d, torch.zeros(2, 0, 3), image_size=(640, 480))
-    assert solution.status.tolist() == [pg.Status.TOO_FEW_POINTS] * 2
-    assert torch.autograd.grad(solution.focal.sum(), points2d)[0].shape == (2, 0, 2)
-
-
 def test_an_empty_batch_unrolled_has_an_empty_gradient() -> None:
     x, z = torch.zeros(0, 3, 48, 2, requires_grad=True), torch.rand(48, 3)
     solution = pg.calibrate_camera(x, z, image_size=SIZE, adjoint=pg.Unrolled())

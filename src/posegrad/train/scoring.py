@@ -69,7 +69,8 @@ def bop_scores(
     Args:
         dataset: with the folder of the scenes to score, meshes and models_info.json.
         results: estimates; those of no target are left out.
-        targets: None: those of `default_targets`.
+        targets: None: those of test_targets_bop19.json in the dataset's folder; without such a file every annotated
+            instance that is at least a tenth visible, which is the rule of those lists.
 
     Returns:
         Scores by object id, and under None those of all targets together: BOP's AR_MSSD and AR_MSPD.
@@ -93,7 +94,7 @@ def bop_scores(
     >>> scores[None].mssd, scores[None].mspd, scores[None].add
     (0.3, 0.9, 0.0)
     """
-    targets = default_targets(dataset) if targets is None else targets
+    targets = _default_targets(dataset) if targets is None else targets
     wanted = {(t.scene_id, t.image_id, t.object_id): t.count for t in targets}
     if not wanted:
         raise DatasetError(f"{dataset.root}: the list of targets is empty: nothing is to be scored.")
@@ -122,9 +123,8 @@ def bop_scores(
     return scores
 
 
-def default_targets(dataset: BopDataset) -> list[PoseTarget]:
-    """Those of test_targets_bop19.json in the dataset's folder; without such a file, by the rule of those that there
-    are, every annotated instance that is at least a tenth visible."""
+def _default_targets(dataset: BopDataset) -> list[PoseTarget]:
+    """The dataset's list, or what it would hold."""
     if (dataset.root / TARGETS).is_file():
         return read_bop_targets(dataset.root / TARGETS)
     counts = Counter(
